@@ -1,0 +1,87 @@
+"""The network itself: `predict(batch) -> batch`, on LiteRT or on Keras; knows nothing of HTTP."""
+
+import importlib.util
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from ai_edge_litert.interpreter import Interpreter
+
+from service.preprocess import Floats
+
+
+class Engine(Protocol):
+    """A loaded network; not safe across threads."""
+
+    name: str
+    device: str
+
+    def predict(self, batch: Floats) -> Floats:
+        """A batch (n, height, width, channels) -> (n, …), in the same order."""
+        ...
+
+
+class LiteRTEngine:
+    """A `.tflite` file on the CPU, through XNNPACK."""
+
+    name = "litert"
+    device = "cpu"
+
+    def __init__(self, model: Path, threads: int) -> None:
+        self._interpreter = Interpreter(model_path=str(model), num_threads=threads)
+        self._input: int = self._interpreter.get_input_details()[0]["index"]
+        self._output: int = self._interpreter.get_output_details()[0]["index"]
+        self._shape: tuple[int, ...] = ()
+
+    def predict(self, batch: Floats) -> Floats:
+        """A batch (n, height, width, channels) -> (n, …), in the same order."""
+        if batch.shape != self._shape:
+            self._interpreter.resize_tensor_input(self._input, batch.shape)
+            self._interpreter.allocate_tensors()
+            self._shape = batch.shape
+        self._interpreter.set_tensor(self._input, batch)
+        self._interpreter.invoke()
+        scores: Floats = self._interpreter.get_tensor(self._output)
+        return scores
+
+
+class KerasEngine:
+    """A `.keras` file on Keras 3's backend: TensorFlow, JAX or PyTorch."""
+
+    name = "keras"
+
+    def __init__(self, model: Path, device: str) -> None:
+        import keras
+
+        self.device = device
+        self._model = keras.saving.load_model(model, compile=False)
+
+    def predict(self, batch: Floats) -> Floats:
+        """A batch (n, height, width, channels) -> (n, …), in the same order."""
+        return np.asarray(self._model.predict_on_batch(batch), dtype=np.float32)
+
+
+def keras_is_installed() -> bool:
+    """Whether a KerasEngine can be made here."""
+    return importlib.util.find_spec("keras") is not None
+
+
+def count_gpus() -> int:
+    """How many GPUs Keras's backend sees; imports the backend."""
+    import keras
+
+    match keras.backend.backend():
+        case "tensorflow":
+            import tensorflow
+
+            return len(tensorflow.config.list_physical_devices("GPU"))
+        case "jax":
+            import jax
+
+            return sum(device.platform == "gpu" for device in jax.devices())
+        case "torch":
+            import torch
+
+            return int(torch.cuda.device_count())
+        case _:
+            return 0

@@ -1,0 +1,90 @@
+"""Every error that Vitrine raises on purpose, and the HTTP status of each.
+
+VitrineError
+├── RequestError              the caller can mend it
+│   ├── BadInput          400
+│   ├── UnknownModel      404
+│   ├── UnknownRoute      404
+│   ├── WrongMethod       405
+│   ├── TooLarge          413
+│   └── UnsupportedImage  415
+├── Unavailable           503  not ready, or overloaded
+├── DeadlinePassed        504
+└── StartError                 stops the start; never becomes an answer
+    ├── ArtifactError
+    └── SettingsError
+"""
+
+from typing import ClassVar
+
+
+class VitrineError(Exception):
+    """An error whose message says what was expected, what came, and the limit."""
+
+    status: ClassVar[int] = 500
+    headers: ClassVar[dict[str, str]] = {}
+
+
+class RequestError(VitrineError):
+    """A mistake that the caller can mend."""
+
+    status = 400
+
+
+class BadInput(RequestError):
+    """An image or a parameter that cannot be used."""
+
+
+class UnknownModel(RequestError):
+    """No such model, or no such version of it."""
+
+    status = 404
+
+
+class UnknownRoute(RequestError):
+    """No such path."""
+
+    status = 404
+
+
+class WrongMethod(RequestError):
+    """The path exists, for another method."""
+
+    status = 405
+
+
+class TooLarge(RequestError):
+    """More bytes, pixels or images than the limit allows."""
+
+    status = 413
+
+
+class UnsupportedImage(RequestError):
+    """Bytes of a type that is not among the image formats that are read."""
+
+    status = 415
+
+
+class Unavailable(VitrineError):
+    """Not ready, or overloaded."""
+
+    status = 503
+    headers: ClassVar[dict[str, str]] = {"Retry-After": "1"}
+
+
+class DeadlinePassed(VitrineError):
+    """The answer would have come too late."""
+
+    status = 504
+
+
+class StartError(VitrineError):
+    """The service cannot start."""
+
+
+class ArtifactError(StartError):
+    """An artifact that is missing, incomplete, altered or wrong."""
+
+
+class SettingsError(StartError):
+    """A setting that is unknown or has an unusable value."""

@@ -1,0 +1,195 @@
+"""The manifest of an artifact: the one typed description that training writes and the service reads."""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+
+from service.errors import ArtifactError
+
+MANIFEST_FILE = "manifest.json"
+SCHEMA = 1
+
+FileName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+ModelName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]*$", max_length=63)]
+Version = Annotated[str, StringConstraints(pattern=r"^[0-9]+$", max_length=9)]
+Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+
+
+class Part(BaseModel):
+    """Base of every part: frozen, and strict about unknown fields."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class KeepSize(Part):
+    """The image keeps its own size; the network takes any."""
+
+    method: Literal["keep"] = "keep"
+
+
+class Cover(Part):
+    """The centre of the image, cut to the network's proportions and resized to its size."""
+
+    method: Literal["cover"] = "cover"
+
+
+class FashionMnist(Part):
+    """The data set's own procedure for product photos (Xiao, Rasul, Vollgraf 2017, section 2).
+
+    An image of the network's size whose corners are dark (median below `dark_below`, 0 to 255) is
+    one already and stays as it is. Of any other the margin within `trim_tolerance` (a fraction of
+    full scale) of the corner colour is trimmed, the longest edge is resized to the network's, the
+    result is sharpened, centred, and negated if its background is light.
+    """
+
+    method: Literal["fashion-mnist"] = "fashion-mnist"
+    dark_below: int = Field(default=128, ge=0, le=256)
+    trim_tolerance: float = Field(default=0.05, ge=0, lt=1)
+    sharpen_percent: int = Field(default=0, ge=0)
+
+
+class Scale(Part):
+    """`(pixel / divisor - mean) / deviation`, from 0..255 to what the network was trained on."""
+
+    divisor: float = Field(default=255.0, gt=0)
+    mean: float = 0.0
+    deviation: float = Field(default=1.0, gt=0)
+
+
+class Input(Part):
+    """All of the preprocessing, as data: shape is (height, width, channels), None for any size."""
+
+    shape: tuple[int | None, int | None, int]
+    dtype: Literal["float32"] = "float32"
+    color: Literal["grey", "rgb"]
+    resize: Annotated[KeepSize | Cover | FashionMnist, Field(discriminator="method")]
+    scale: Scale = Scale()
+
+
+class Output(Part):
+    """What the network gives: the shape of one item, without the batch."""
+
+    shape: tuple[int | None, ...]
+    dtype: Literal["float32"] = "float32"
+    meaning: Literal["probabilities", "pixels"]
+
+
+class Tiling(Part):
+    """How an image of any size is cut for the network, in pixels.
+
+    Sides are padded to a multiple of `multiple`; an image larger than `tile` is computed in tiles
+    that overlap by `halo`, at least the radius of the network's receptive field, so that no seam
+    shows.
+    """
+
+    multiple: int = Field(gt=0)
+    tile: int = Field(gt=0)
+    halo: int = Field(ge=0)
+
+    @model_validator(mode="after")
+    def _aligned(self) -> Self:
+        if self.tile % self.multiple or self.halo % self.multiple or self.tile <= 2 * self.halo:
+            raise ValueError(
+                f"expected tile and halo in multiples of {self.multiple}, and a tile larger than "
+                f"two halos; got tile {self.tile}, halo {self.halo}"
+            )
+        return self
+
+
+class Engine(Part):
+    """One way to run the network, and what was measured of it at export, on the validation split."""
+
+    file: FileName
+    max_abs_difference: float = Field(ge=0)
+    label_agreement: float | None = Field(default=None, ge=0, le=1)
+    milliseconds: dict[str, float]
+
+
+class File(Part):
+    """A file of the artifact, as it must be."""
+
+    sha256: Sha256
+    bytes: int = Field(ge=0)
+
+
+class ExpectedLabel(Part):
+    """The recorded answer of a classifier to its sample."""
+
+    label: str
+    index: int = Field(ge=0)
+    probability: float = Field(ge=0, le=1)
+    tolerance: float = Field(default=0.02, ge=0, le=1)
+
+
+class ExpectedImage(Part):
+    """The recorded answer of an image-to-image network; `tolerance` in levels of 0 to 255."""
+
+    file: FileName
+    tolerance: int = Field(default=2, ge=0, le=255)
+
+
+class Sample(Part):
+    """An image drawn by the project, and what the network answers to it."""
+
+    file: FileName
+    expected: ExpectedLabel | ExpectedImage
+
+
+class Training(Part):
+    """Where the weights come from."""
+
+    recipe: str
+    arguments: dict[str, str | int | float | bool | None]
+    seed: int
+    dataset: str
+    dataset_sha256: dict[str, Sha256]
+    commit: str
+    libraries: dict[str, str]
+    seconds: float = Field(ge=0)
+
+
+class Manifest(Part):
+    """What a folder `models/<name>/<version>/` holds; without it the folder does not exist."""
+
+    schema_: Literal[1] = Field(alias="schema")
+    name: ModelName
+    version: Version
+    task: Literal["classification", "denoising"]
+    labels: tuple[str, ...]
+    input: Input
+    output: Output
+    tiling: Tiling | None = None
+    parameters: int = Field(gt=0)
+    metrics: dict[str, float]
+    engines: dict[Literal["litert", "keras"], Engine]
+    files: dict[FileName, File]
+    sample: Sample
+    training: Training
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Read `folder`'s manifest; raises ArtifactError, naming the fields that are wrong."""
+    path = folder / MANIFEST_FILE
+    try:
+        return Manifest.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise ArtifactError(f"{path}: cannot be read: {error.strerror}") from error
+    except ValidationError as error:
+        raise ArtifactError(f"{path}: {_field_problems(error)}") from error
+
+
+def write_manifest(folder: Path, manifest: Manifest) -> None:
+    """Write `folder`'s manifest: the last step that makes an artifact."""
+    text = manifest.model_dump_json(by_alias=True, indent=2)
+    (folder / MANIFEST_FILE).write_text(text + "\n")
+
+
+def _field_problems(error: ValidationError) -> str:
+    problems: list[str] = []
+    for detail in error.errors(include_url=False):
+        field = ".".join(str(part) for part in detail["loc"]) or "the file"
+        came: Any = detail["input"]
+        given = "" if isinstance(came, dict) else f", got {came!r:.80}"
+        problems.append(f"field {field}: {detail['msg']}{given}")
+    return "; ".join(problems)

@@ -1,0 +1,98 @@
+"""From a decoded image to the network's input: the one function that training and service share."""
+
+from typing import assert_never
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageChops, ImageFilter, ImageOps
+
+from service.manifest import Cover, FashionMnist, Input, KeepSize, Scale
+
+Pixels = npt.NDArray[np.uint8]
+Floats = npt.NDArray[np.float32]
+
+# Modes of more than 8 bits a channel; Pillow's own conversion of them to 8 bits clips.
+_SIXTEEN_BIT_MODES = ("I;16", "I;16L", "I;16B", "I;16N")
+
+
+def preprocess(image: Image.Image, spec: Input) -> Floats:
+    """Apply the whole of `spec` to an image of any size and mode -> (height, width, channels)."""
+    return scale(resize(flatten(image, spec), spec), spec.scale)
+
+
+def scale(pixels: Pixels, spec: Scale) -> Floats:
+    """Pixels 0..255, of any shape -> float32 as the network was trained on."""
+    scaled = pixels.astype(np.float32)
+    scaled /= np.float32(spec.divisor)
+    if spec.mean != 0.0 or spec.deviation != 1.0:
+        scaled -= np.float32(spec.mean)
+        scaled /= np.float32(spec.deviation)
+    return scaled
+
+
+def to_pixels(values: Floats) -> Pixels:
+    """Values 0..1, of any shape -> 0..255."""
+    return np.rint(np.clip(values, 0, 1) * 255).astype(np.uint8)
+
+
+def flatten(image: Image.Image, spec: Input) -> Image.Image:
+    """Upright, opaque, 8 bits, in the colours that `spec` asks for: mode L or RGB."""
+    return opaque(upright(image)).convert("L" if spec.color == "grey" else "RGB")
+
+
+def upright(image: Image.Image) -> Image.Image:
+    """Apply the EXIF orientation and reduce 16-bit grey to 8 bits."""
+    image = ImageOps.exif_transpose(image)
+    if image.mode in _SIXTEEN_BIT_MODES:
+        return Image.fromarray((np.asarray(image).astype(np.uint16) >> 8).astype(np.uint8))
+    return image
+
+
+def opaque(image: Image.Image) -> Image.Image:
+    """Lay a transparent image on white, the background of a product photo."""
+    if not image.has_transparency_data:
+        return image
+    layer = image.convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")
+
+
+def resize(image: Image.Image, spec: Input) -> Pixels:
+    """Bring a flat image to the network's size -> (height, width, channels) uint8."""
+    height, width, channels = spec.shape
+    match spec.resize:
+        case KeepSize():
+            resized = image
+        case Cover():
+            assert height is not None and width is not None
+            resized = ImageOps.fit(image, (width, height), Image.Resampling.BILINEAR)
+        case FashionMnist() as procedure:
+            assert height is not None and width is not None
+            resized = _fashion_mnist(image, (width, height), procedure)
+        case _:
+            assert_never(spec.resize)
+    return np.asarray(resized, dtype=np.uint8).reshape(resized.height, resized.width, channels)
+
+
+def _fashion_mnist(image: Image.Image, size: tuple[int, int], spec: FashionMnist) -> Image.Image:
+    corners = [image.getpixel((x, y)) for x in (0, image.width - 1) for y in (0, image.height - 1)]
+    background = int(np.median(corners))
+    if image.size == size and background < spec.dark_below:
+        return image
+    garment = image.crop(_box_unlike(image, background, spec.trim_tolerance))
+    shrink = min(size[0] / garment.width, size[1] / garment.height)
+    fitted = max(1, round(garment.width * shrink)), max(1, round(garment.height * shrink))
+    garment = garment.resize(fitted, Image.Resampling.BOX)
+    if spec.sharpen_percent:
+        garment = garment.filter(ImageFilter.UnsharpMask(1.0, spec.sharpen_percent, 0))
+    canvas = Image.new("L", size, background)
+    canvas.paste(garment, ((size[0] - fitted[0]) // 2, (size[1] - fitted[1]) // 2))
+    return ImageOps.invert(canvas) if background >= spec.dark_below else canvas
+
+
+def _box_unlike(
+    image: Image.Image, background: int, tolerance: float
+) -> tuple[int, int, int, int]:
+    """The smallest (left, top, right, bottom) that holds every pixel unlike the background."""
+    difference = ImageChops.difference(image, Image.new("L", image.size, background))
+    unlike = difference.point([255 * (level > tolerance * 255) for level in range(256)])
+    return unlike.getbbox() or (0, 0, image.width, image.height)

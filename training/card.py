@@ -1,0 +1,101 @@
+"""The model card: what a recipe says of its model, and the numbers of its manifest."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from service.manifest import Manifest
+
+
+def classification_results(manifest: Manifest) -> str:
+    """The overall figures and a table by class, on the test split."""
+    metrics = manifest.metrics
+    count = round(metrics["test_count"])
+    lines = [
+        f"On the test split ({count:,} images, used once): accuracy "
+        f"**{metrics['accuracy']:.4f}**, macro F1 {metrics['f1_macro']:.4f}, macro one-versus-rest "
+        f"ROC AUC {metrics['roc_auc_ovr_macro']:.4f}.",
+        "",
+        "| class | images | precision | recall | F1 | ROC AUC |",
+        "|---|---|---|---|---|---|",
+    ]
+    for label in manifest.labels:
+        values = (metrics[f"{name}/{label}"] for name in ("precision", "recall", "f1", "roc_auc"))
+        shown = " | ".join(f"{value:.3f}" for value in values)
+        lines.append(f"| {label} | {round(metrics[f'count/{label}']):,} | {shown} |")
+    return "\n".join(lines)
+
+
+@dataclass(frozen=True)
+class Card:
+    """The words of a model card; every number in it comes from the manifest."""
+
+    title: str
+    purpose: str
+    not_for: str
+    data: str
+    limits: str
+    results: Callable[[Manifest], str] = classification_results
+    figures: tuple[tuple[str, str], ...] = (
+        ("Loss and accuracy by epoch", "curves.png"),
+        ("Confusion matrix", "confusion.png"),
+    )
+
+
+def render_card(manifest: Manifest, card: Card) -> str:
+    """The card as Markdown, for `README.md` in the artifact."""
+    height, width, channels = (size or "any" for size in manifest.input.shape)
+    origin = manifest.training
+    arguments = " ".join(
+        f"--{name}" if value is True else f"--{name} {value}"
+        for name, value in origin.arguments.items()
+        if value not in (None, False)
+    )
+    figures = "\n\n".join(f"{title}:\n\n![{title}]({file})" for title, file in card.figures)
+    return f"""# {card.title}
+
+Model `{manifest.name}`, version {manifest.version}: {manifest.task}, {manifest.parameters:,} \
+parameters, input {height}x{width}x{channels} ({manifest.input.color}).
+
+## What it is for
+{card.purpose}
+
+## What it is not for
+{card.not_for}
+
+## Data and licence
+{card.data}
+
+## Results
+{card.results(manifest)}
+
+{figures}
+
+## Speed
+{speed_table(manifest)}
+
+## Limits and known biases
+{card.limits}
+
+## Train it again
+```
+python -m training {origin.recipe} {arguments}
+```
+Recipe `{origin.recipe}` at commit `{origin.commit}`, seed {origin.seed}, \
+{origin.seconds:,.0f} seconds on the CPU, with \
+{", ".join(f"{library} {version}" for library, version in origin.libraries.items())}.
+"""
+
+
+def speed_table(manifest: Manifest) -> str:
+    """Median milliseconds of one `predict` by batch size, one line an engine."""
+    sizes = list(next(iter(manifest.engines.values())).milliseconds)
+    lines = [
+        "Median milliseconds of one `predict`, measured at export on the machine that trained it:",
+        "",
+        "| engine | " + " | ".join(f"batch {size}" for size in sizes) + " | largest difference |",
+        "|---" * (len(sizes) + 2) + "|",
+    ]
+    for name, engine in manifest.engines.items():
+        times = " | ".join(f"{engine.milliseconds[size]:.3g}" for size in sizes)
+        lines.append(f"| {name} | {times} | {engine.max_abs_difference:.1g} |")
+    return "\n".join(lines)

@@ -1,0 +1,74 @@
+"""Data sets as arrays: where they are looked for, how they are split, what is said when they lack."""
+
+import hashlib
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+from tqdm import tqdm
+
+from service.manifest import Input
+from service.preprocess import Floats, preprocess
+
+Labels = npt.NDArray[np.int64]
+
+
+class DataError(Exception):
+    """A data set that is missing or not as expected; the message says how to mend it."""
+
+
+@dataclass(frozen=True)
+class Split:
+    """Images as the network takes them, (n, height, width, channels), and labels, (n,)."""
+
+    images: Floats
+    labels: Labels
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def first(self, count: int) -> "Split":
+        """The first `count` items."""
+        return Split(self.images[:count], self.labels[:count])
+
+
+def keras_cache(file: str) -> Path:
+    """Where Keras keeps `file` of its data sets; `KERAS_HOME` is respected."""
+    home = os.environ.get("KERAS_HOME", str(Path.home() / ".keras"))
+    return Path(home) / "datasets" / file
+
+
+def require(path: Path, how_to_get_it: str) -> Path:
+    """`path` if it is a file; raises DataError that says how to get it."""
+    if not path.is_file():
+        raise DataError(f"{path.name} is missing: looked for {path.absolute()}. {how_to_get_it}")
+    return path
+
+
+def sha256_of(paths: Iterable[Path]) -> dict[str, str]:
+    """File name -> SHA-256 of its bytes."""
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
+
+
+def prepare(images: npt.NDArray[np.uint8], spec: Input) -> Floats:
+    """Data-set images (n, h, w) or (n, h, w, 3) through the service's own preprocessing."""
+    return np.stack([preprocess(Image.fromarray(image), spec) for image in tqdm(images, "prepare")])
+
+
+def hold_out(split: Split, fraction: float, seed: int) -> tuple[Split, Split]:
+    """Carve a validation split off, at random, the same share of every class."""
+    order = np.random.default_rng(seed).permutation(len(split))
+    held = np.zeros(len(split), dtype=bool)
+    for label in np.unique(split.labels):
+        members = order[split.labels[order] == label]
+        held[members[: max(1, round(fraction * len(members)))]] = True
+    rest = order[~held[order]]
+    held_out = order[held[order]]
+    return (
+        Split(split.images[rest], split.labels[rest]),
+        Split(split.images[held_out], split.labels[held_out]),
+    )

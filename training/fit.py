@@ -1,0 +1,86 @@
+"""One training run: progress, early stopping, resumption, and the best weights at its end."""
+
+import csv
+import shutil
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+History = dict[str, list[float]]
+
+
+def seed_everything(seed: int) -> None:
+    """Make a run repeatable: the same seed on the same machine gives the same metrics."""
+    keras.utils.set_random_seed(seed)
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        tf.config.experimental.enable_op_determinism()
+
+
+def fit(
+    model: keras.Model,
+    training: Any,
+    validation: Any,
+    *,
+    checkpoints: Path,
+    epochs: int,
+    patience: int,
+    monitor: str,
+    batch_size: int | None = None,
+) -> History:
+    """Train `model` until `monitor` has not improved for `patience` epochs; keep the best weights.
+
+    A run that was interrupted goes on where it stopped, from `checkpoints`, which is removed when
+    the run ends. Returns each metric by epoch.
+    """
+    checkpoints.mkdir(parents=True, exist_ok=True)
+    log, best = checkpoints / "history.csv", checkpoints / "best.weights.h5"
+    mode = "max" if "accuracy" in monitor else "min"
+    earlier = read_history(log).get(monitor, [])
+    best_so_far = (max if mode == "max" else min)(earlier) if earlier else None
+    if earlier:
+        print(f"Resuming after epoch {len(earlier)}; best {monitor} so far {best_so_far:.4f}")
+    # EarlyStopping forgets its best value when a run resumes; ModelCheckpoint is told it.
+    callbacks = [
+        keras.callbacks.ModelCheckpoint(
+            best,
+            monitor=monitor,
+            mode=mode,
+            save_best_only=True,
+            save_weights_only=True,
+            initial_value_threshold=best_so_far,
+        ),
+        keras.callbacks.EarlyStopping(monitor, patience=patience, mode=mode, baseline=best_so_far),
+        keras.callbacks.CSVLogger(log, append=True),
+        keras.callbacks.BackupAndRestore(checkpoints / "backup"),
+    ]
+    model.fit(
+        *(training if isinstance(training, tuple) else (training,)),
+        validation_data=validation,
+        epochs=epochs,
+        batch_size=batch_size,
+        callbacks=callbacks,
+    )
+    model.load_weights(best)
+    history = read_history(log)
+    shutil.rmtree(checkpoints)
+    return history
+
+
+def read_history(log: Path) -> History:
+    """Metric -> its value by epoch; of an epoch that ran twice, the later run."""
+    if not log.exists():
+        return {}
+    with log.open() as lines:
+        by_epoch = {int(row.pop("epoch")): row for row in csv.DictReader(lines)}
+    names = next(iter(by_epoch.values()), {})
+    return {name: [float(by_epoch[epoch][name]) for epoch in sorted(by_epoch)] for name in names}
+
+
+def best_epoch(history: History, monitor: str) -> int:
+    """The epoch, from 1, whose weights were kept."""
+    pick = np.argmax if "accuracy" in monitor else np.argmin
+    return int(pick(history[monitor])) + 1

@@ -1,0 +1,70 @@
+"""The pictures that people look at: curves, confusion matrix, before and after."""
+
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+from PIL import Image
+
+from training.fit import History, best_epoch
+
+matplotlib.use("Agg")
+
+from matplotlib import pyplot as plt  # noqa: E402  (after the backend is chosen)
+
+DPI = 100
+
+
+def plot_curves(history: History, monitor: str, path: Path) -> None:
+    """Loss and metrics by epoch, training and validation; the kept epoch is marked."""
+    names = [name for name in history if f"val_{name}" in history]
+    figure, axes = plt.subplots(1, len(names), figsize=(5 * len(names), 4), squeeze=False)
+    kept = best_epoch(history, monitor)
+    for axis, name in zip(axes[0], names, strict=True):
+        epochs = np.arange(1, len(history[name]) + 1)
+        axis.plot(epochs, history[name], label="training (augmented)")
+        axis.plot(epochs, history[f"val_{name}"], label="validation")
+        axis.axvline(kept, color="grey", linestyle=":", label=f"kept: epoch {kept}")
+        axis.set(xlabel="epoch", title=name)
+        axis.grid(alpha=0.3)
+        axis.legend()
+    _save(figure, path)
+
+
+def plot_confusion(counts: np.ndarray, labels: tuple[str, ...], path: Path) -> None:
+    """Counts (true, predicted), shaded by the share of the true class."""
+    side = 2.5 + 0.6 * len(labels)
+    figure, axis = plt.subplots(figsize=(side, side))
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    axis.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    for (row, column), count in np.ndenumerate(counts):
+        if count:
+            color = "white" if shares[row, column] > 0.5 else "black"
+            axis.text(column, row, count, ha="center", va="center", color=color, fontsize=9)
+    axis.set_xticks(range(len(labels)), labels, rotation=45, ha="right")
+    axis.set_yticks(range(len(labels)), labels)
+    axis.set(xlabel="predicted", ylabel="true", title="Confusion on the test split")
+    _save(figure, path)
+
+
+def plot_before_after(rows: list[tuple[str, list[Image.Image]]], titles: list[str], path: Path) -> None:
+    """A sheet of images: one row each with its caption, one column a title."""
+    figure, axes = plt.subplots(
+        len(rows), len(titles), figsize=(2.2 * len(titles), 2.3 * len(rows)), squeeze=False
+    )
+    for line, (caption, images) in zip(axes, rows, strict=True):
+        line[0].set_ylabel(caption)
+        for axis, image in zip(line, images, strict=True):
+            axis.imshow(image, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+            axis.set_xticks([])
+            axis.set_yticks([])
+    for axis, title in zip(axes[0], titles, strict=True):
+        axis.set_title(title)
+    _save(figure, path)
+
+
+def _save(figure: plt.Figure, path: Path) -> None:
+    figure.tight_layout()
+    # No version of the plotting library in the file: the same numbers give the same bytes.
+    figure.savefig(path, dpi=DPI, metadata={"Software": None})
+    plt.close(figure)

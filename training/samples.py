@@ -1,0 +1,81 @@
+"""The sample images, drawn with Pillow: never an image of a data set."""
+
+import math
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFilter, ImageFont
+
+_OVERSAMPLING = 8
+
+
+def trousers() -> Image.Image:
+    """A pair of trousers as Fashion-MNIST shows one: 28x28, light on black."""
+    side = 28 * _OVERSAMPLING
+    canvas = Image.new("L", (side, side), 0)
+    draw = ImageDraw.Draw(canvas)
+
+    def at(*points: tuple[float, float]) -> list[tuple[float, float]]:
+        return [(x * _OVERSAMPLING, y * _OVERSAMPLING) for x, y in points]
+
+    draw.polygon(at((9, 0), (19, 0), (20.5, 14), (20.5, 28), (16, 28), (14.3, 9), (13.7, 9),
+                    (12, 28), (7.5, 28), (7.5, 14)), fill=190)  # fmt: skip
+    draw.rectangle(at((9, 0), (19, 1.8)), fill=225)
+    draw.line(at((10.2, 3), (9.6, 27)), fill=160, width=_OVERSAMPLING)
+    draw.line(at((17.8, 3), (18.4, 27)), fill=160, width=_OVERSAMPLING)
+    return canvas.resize((28, 28), Image.Resampling.BOX)
+
+
+def hand(fingers: int, side: int = 256) -> Image.Image:
+    """A hand that shows `fingers` (0 to 5) fingers, upright, on a light wall."""
+    skin, shade, wall = (206, 158, 132), (168, 116, 94), (205, 200, 196)
+    big = 4 * side
+    canvas = Image.new("RGB", (big, big), wall)
+    draw = ImageDraw.Draw(canvas)
+
+    def limb(start: tuple[float, float], end: tuple[float, float], width: float) -> None:
+        for color, grow in ((shade, 0.012), (skin, 0.0)):
+            radius = (width / 2 + grow) * big
+            (x0, y0), (x1, y1) = ((p[0] * big, p[1] * big) for p in (start, end))
+            draw.line([(x0, y0), (x1, y1)], fill=color, width=round(2 * radius))
+            for x, y in ((x0, y0), (x1, y1)):
+                draw.ellipse([x - radius, y - radius, x + radius, y + radius], fill=color)
+
+    # Index finger first, as the signs of the data set count; the thumb comes last.
+    roots = [(0.41, 0.52), (0.49, 0.50), (0.57, 0.51), (0.64, 0.54)]
+    angles, lengths = [-12, -3, 6, 17], [0.30, 0.34, 0.31, 0.25]
+    limb((0.53, 0.98), (0.53, 0.70), 0.20)
+    for number, (root, angle, length) in enumerate(zip(roots, angles, lengths, strict=True)):
+        if number < min(fingers, 4):
+            tip = (
+                root[0] + length * math.sin(math.radians(angle)),
+                root[1] - length * math.cos(math.radians(angle)),
+            )
+            limb(root, tip, 0.066)
+    if fingers == 5:
+        limb((0.42, 0.68), (0.25, 0.50), 0.075)
+    draw.rounded_rectangle(
+        [0.375 * big, 0.48 * big, 0.675 * big, 0.80 * big], 0.08 * big, fill=skin, outline=shade
+    )
+    for number, root in enumerate(roots):
+        if number >= fingers:
+            limb((root[0], 0.52), (root[0], 0.60), 0.066)
+    if fingers < 5:
+        limb((0.40, 0.70), (0.52, 0.64), 0.072)
+    return canvas.filter(ImageFilter.GaussianBlur(big / 200)).resize(
+        (side, side), Image.Resampling.BOX
+    )
+
+
+def digit(text: str, size: tuple[int, int] = (28, 28)) -> Image.Image:
+    """Text from Pillow's own font, light on black, filling most of `size`."""
+    font = ImageFont.load_default(size[1] * 0.9)
+    canvas = Image.new("L", size, 0)
+    center = size[0] / 2, size[1] / 2
+    ImageDraw.Draw(canvas).text(center, text, fill=255, font=font, anchor="mm")
+    return canvas
+
+
+def with_noise(image: Image.Image, sigma: float, seed: int) -> Image.Image:
+    """Add Gaussian noise of `sigma` (a fraction of full scale) to a grey image."""
+    noise = np.random.default_rng(seed).normal(0, sigma * 255, (image.height, image.width))
+    return Image.fromarray(np.clip(np.asarray(image) + noise, 0, 255).astype(np.uint8))
