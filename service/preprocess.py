@@ -4,7 +4,7 @@ from typing import assert_never
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageChops, ImageFilter, ImageOps
+from PIL import ExifTags, Image, ImageChops, ImageFilter, ImageOps
 
 from service.manifest import Cover, FashionMnist, Input, KeepSize, Scale
 
@@ -13,6 +13,18 @@ Floats = npt.NDArray[np.float32]
 
 # Modes of more than 8 bits a channel; Pillow's own conversion of them to 8 bits clips.
 _SIXTEEN_BIT_MODES = ("I;16", "I;16L", "I;16B", "I;16N")
+
+# EXIF orientation -> what brings the image upright. Pillow's own function also rewrites the EXIF
+# data, which fails where they are damaged, and copies images that are upright already.
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 
 def preprocess(image: Image.Image, spec: Input) -> Floats:
@@ -42,7 +54,9 @@ def flatten(image: Image.Image, spec: Input) -> Image.Image:
 
 def upright(image: Image.Image) -> Image.Image:
     """Apply the EXIF orientation and reduce 16-bit grey to 8 bits."""
-    image = ImageOps.exif_transpose(image)
+    turn = _TURNS.get(image.getexif().get(ExifTags.Base.Orientation))
+    if turn is not None:
+        image = image.transpose(turn)
     if image.mode in _SIXTEEN_BIT_MODES:
         return Image.fromarray((np.asarray(image).astype(np.uint16) >> 8).astype(np.uint8))
     return image

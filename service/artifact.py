@@ -1,0 +1,64 @@
+"""Artifacts on disk: found by folder, verified by checksum."""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+from service.errors import ArtifactError
+from service.manifest import MANIFEST_FILE, Manifest, read_manifest
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A folder `models/<name>/<version>/` and what its manifest says."""
+
+    folder: Path
+    manifest: Manifest
+
+    def path(self, file: str) -> Path:
+        """Where one of the artifact's files lies."""
+        return self.folder / file
+
+
+def find_artifacts(models_dir: Path, names: tuple[str, ...]) -> list[Artifact]:
+    """Every version of the named models (none named: of all); raises ArtifactError.
+
+    A folder without a manifest does not exist.
+    """
+    folders = sorted(path.parent for path in models_dir.glob(f"*/*/{MANIFEST_FILE}"))
+    artifacts = [_read(folder) for folder in folders if not names or folder.parent.name in names]
+    found = {artifact.manifest.name for artifact in artifacts}
+    missing = sorted(set(names) - found)
+    if missing or not artifacts:
+        wanted = ", ".join(missing) if missing else "at least one model"
+        there = ", ".join(sorted({folder.parent.name for folder in folders})) or "none"
+        raise ArtifactError(f"expected {wanted} in {models_dir.absolute()}, found {there}")
+    return artifacts
+
+
+def _read(folder: Path) -> Artifact:
+    manifest = read_manifest(folder)
+    if (folder.parent.name, folder.name) != (manifest.name, manifest.version):
+        raise ArtifactError(
+            f"{folder}: expected the folder {manifest.name}/{manifest.version}, as its manifest says"
+        )
+    return Artifact(folder, manifest)
+
+
+def verify(artifact: Artifact) -> None:
+    """Check every file's size and SHA-256; raises ArtifactError that names the file."""
+    for name, expected in artifact.manifest.files.items():
+        path = artifact.path(name)
+        if not path.is_file():
+            raise ArtifactError(f"{path} is missing: expected a file of {expected.bytes} bytes")
+        content = path.read_bytes()
+        if len(content) != expected.bytes:
+            raise ArtifactError(f"{path}: expected {expected.bytes} bytes, got {len(content)}")
+        digest = hashlib.sha256(content).hexdigest()
+        if digest != expected.sha256:
+            raise ArtifactError(f"{path}: expected SHA-256 {expected.sha256}, got {digest}")
+    needed = [artifact.manifest.sample.file]
+    needed += [engine.file for engine in artifact.manifest.engines.values()]
+    for name in needed:
+        if name not in artifact.manifest.files:
+            raise ArtifactError(f"{artifact.folder}: {name} is used but not listed under files")

@@ -1,0 +1,94 @@
+"""Posted bytes -> an image or a network's input; whatever is wrong with an input is found here."""
+
+from io import BytesIO
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from service.errors import BadInput, TooLarge, UnsupportedImage
+from service.manifest import Input
+from service.preprocess import Floats, preprocess, upright
+
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
+MIN_DENOISE_SIDE = 8
+
+_SIGNATURES = (
+    b"\x89PNG", b"\xff\xd8\xff", b"RIFF", b"BM", b"GIF8", b"II*\0", b"MM\0*",
+)  # fmt: skip
+_MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr", "LAB")
+
+
+def open_image(data: bytes, max_bytes: int, max_pixels: int) -> Image.Image:
+    """Read an image's header and check its type and size; nothing is unpacked yet.
+
+    Raises BadInput, TooLarge or UnsupportedImage.
+    """
+    if not data:
+        raise BadInput(f"expected an image ({', '.join(FORMATS)}), got 0 bytes")
+    if len(data) > max_bytes:
+        raise TooLarge(f"expected an image of at most {max_bytes} bytes, got {len(data)} bytes")
+    try:
+        image = Image.open(BytesIO(data), formats=FORMATS)
+    except UnidentifiedImageError:
+        if data.startswith(_SIGNATURES):
+            raise _broken("its header cannot be read", data) from None
+        raise UnsupportedImage(
+            f"expected an image ({', '.join(FORMATS)}), got {len(data)} bytes of another type"
+        ) from None
+    except Exception as error:  # Pillow's plugins raise many kinds on hostile bytes
+        raise _broken(error, data) from error
+    pixels = image.width * image.height
+    if pixels > max_pixels:
+        raise TooLarge(
+            f"expected an image of at most {max_pixels} pixels, "
+            f"got {image.width}x{image.height} = {pixels} pixels"
+        )
+    if image.mode not in _MODES and not image.mode.startswith("I;16"):
+        raise BadInput(
+            f"expected 1 to 16 bits a channel, got {image.format} of Pillow's mode {image.mode}"
+        )
+    return image
+
+
+def decode(image: Image.Image, spec: Input) -> Floats:
+    """Unpack an opened image into the network's input (height, width, channels); raises BadInput."""
+    _unpack(image)
+    return preprocess(image, spec)
+
+
+def check_denoise_size(image: Image.Image, max_pixels: int) -> None:
+    """Raise BadInput or TooLarge for an image that a denoiser does not take."""
+    if min(image.size) < MIN_DENOISE_SIDE:
+        raise BadInput(
+            f"expected an image of at least {MIN_DENOISE_SIDE}x{MIN_DENOISE_SIDE} pixels, "
+            f"got {image.width}x{image.height}"
+        )
+    if image.width * image.height > max_pixels:
+        raise TooLarge(
+            f"expected at most {max_pixels} pixels to denoise, "
+            f"got {image.width}x{image.height} = {image.width * image.height} pixels"
+        )
+
+
+def decode_planes(image: Image.Image) -> tuple[Floats, Image.Image | None]:
+    """An opened image -> its colour planes (1 or 3, height, width, 1) in 0..1, and its alpha."""
+    _unpack(image)
+    image = upright(image)
+    alpha = image.convert("RGBA").getchannel("A") if image.has_transparency_data else None
+    image = image.convert("L" if image.mode in ("1", "L", "LA") else "RGB")
+    pixels = np.asarray(image).reshape(image.height, image.width, -1)
+    planes = np.moveaxis(pixels, 2, 0)[..., np.newaxis].astype(np.float32)
+    planes /= np.float32(255)
+    return planes, alpha
+
+
+def _unpack(image: Image.Image) -> None:
+    try:
+        image.load()
+        image.getexif()
+    except Exception as error:  # Pillow's plugins raise many kinds on hostile bytes
+        raise BadInput(f"expected a whole {image.format} image, got a broken one: {error}") from error
+
+
+def _broken(why: object, data: bytes) -> BadInput:
+    return BadInput(f"expected a whole image, got {len(data)} bytes of a broken one: {why}")

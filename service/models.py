@@ -1,0 +1,101 @@
+"""All served models: verified, loaded, proven and warm before the first request."""
+
+from pathlib import Path
+from typing import Literal
+
+from service.artifact import Artifact, find_artifacts, verify
+from service.engine import Engine, KerasEngine, LiteRTEngine, count_gpus, keras_is_installed
+from service.errors import ArtifactError, SettingsError, UnknownModel
+from service.log import logger
+from service.metrics import Metrics
+from service.model import Model
+from service.settings import Settings, cpu_limit
+
+Device = Literal["cpu", "gpu"]
+
+
+class Models:
+    """The served models by name and version."""
+
+    def __init__(self, models: list[Model]) -> None:
+        self._by_name: dict[str, dict[str, Model]] = {}
+        for model in sorted(models, key=lambda model: int(model.manifest.version)):
+            versions = self._by_name.setdefault(model.manifest.name, {})
+            versions[model.manifest.version] = model
+
+    def names(self) -> list[str]:
+        """The names of all models, sorted."""
+        return sorted(self._by_name)
+
+    def find(self, name: str, version: str | None = None) -> Model:
+        """A model; without a version the highest; raises UnknownModel."""
+        versions = self._by_name.get(name)
+        if versions is None:
+            raise UnknownModel(f"expected a model of {', '.join(self.names())}; got {name!r:.80}")
+        if version is None:
+            return next(reversed(versions.values()))
+        if version not in versions:
+            raise UnknownModel(f"{name}: expected version {', '.join(versions)}; got {version!r:.80}")
+        return versions[version]
+
+    def close(self) -> None:
+        """Let every model's queue end."""
+        for versions in self._by_name.values():
+            for model in versions.values():
+                model.close()
+
+
+def load_models(settings: Settings, metrics: Metrics) -> Models:
+    """Verify, load, prove and warm every model; raises ArtifactError or SettingsError."""
+    artifacts = find_artifacts(settings.models_dir, settings.models)
+    device = choose_device(settings.device)
+    loaded: list[Model] = []
+    for artifact in artifacts:
+        verify(artifact)
+        engine = open_engine(artifact, device, threads=max(1, cpu_limit() // settings.workers))
+        model = Model(artifact, engine, settings, metrics)
+        model.prove()
+        model.warm()
+        manifest = artifact.manifest
+        sha256 = manifest.files[manifest.engines[engine.name].file].sha256
+        metrics.model_info.labels(
+            manifest.name, manifest.version, engine.name, engine.device, sha256
+        ).set(1)
+        fields = {"model": manifest.name, "version": manifest.version, "engine": engine.name}
+        logger.info("loaded", extra={"fields": fields | {"device": engine.device}})
+        loaded.append(model)
+    return Models(loaded)
+
+
+def choose_device(wanted: Literal["auto", "cpu", "gpu"]) -> Device:
+    """The GPU if one is asked for or found; raises SettingsError if asked for and not there."""
+    if wanted == "cpu":
+        return "cpu"
+    if not keras_is_installed():
+        if wanted == "gpu":
+            raise SettingsError(
+                "VITRINE_DEVICE=gpu: expected Keras and a backend with GPU support, "
+                "got an environment without Keras"
+            )
+        return "cpu"
+    # `auto` must not load a whole backend where plainly no GPU is.
+    if wanted == "gpu" or Path("/dev/nvidiactl").exists():
+        if count_gpus():
+            return "gpu"
+        if wanted == "gpu":
+            raise SettingsError("VITRINE_DEVICE=gpu: expected a GPU, Keras's backend sees none")
+    return "cpu"
+
+
+def open_engine(artifact: Artifact, device: Device, threads: int) -> Engine:
+    """Keras on a GPU; on a CPU LiteRT, or Keras where there is no `.tflite`; raises ArtifactError."""
+    engines = artifact.manifest.engines
+    if device == "cpu" and "litert" in engines:
+        return LiteRTEngine(artifact.path(engines["litert"].file), threads)
+    if "keras" not in engines:
+        raise ArtifactError(
+            f"{artifact.folder}: expected an engine for the {device}, got {', '.join(engines)}"
+        )
+    if not keras_is_installed():
+        raise ArtifactError(f"{artifact.folder}: has no .tflite, and Keras is not installed")
+    return KerasEngine(artifact.path(engines["keras"].file), device)

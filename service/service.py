@@ -1,0 +1,129 @@
+"""The BentoML service: `bentoml serve service.service:Vitrine`.
+
+This is the entry module: BentoML fixes the number of workers on import, so settings are read here.
+"""
+
+from typing import Any, Self
+
+import attrs
+import bentoml
+from _bentoml_sdk import Service
+from _bentoml_sdk.io_models import IODescriptor
+from bentoml._internal.service.openapi.specification import OpenAPISpecification, PathItem, Schema
+from PIL import Image
+from prometheus_client import CollectorRegistry
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import ASGIApp
+
+from service.front import RECORD, Front
+from service.handlers import CLASSIFIER, DENOISER, TOP_K, Handlers, answer
+from service.log import configure_logging
+from service.metrics import Metrics
+from service.models import load_models
+from service import openapi
+from service.settings import read_settings
+
+SETTINGS = read_settings()
+
+
+class VitrineService(Service["Vitrine"]):
+    """BentoML's service with Vitrine's front around its app, and /v1 in its OpenAPI page."""
+
+    worker: "Vitrine | None" = None
+
+    def __call__(self) -> "Vitrine":
+        """Start the worker."""
+        self.worker = super().__call__()
+        return self.worker
+
+    def to_asgi(self, is_main: bool = True) -> ASGIApp:
+        """The whole app of one worker."""
+        return Front(super().to_asgi(is_main), lambda: self.worker)
+
+    @property
+    def openapi_spec(self) -> OpenAPISpecification:
+        """One page for all routes."""
+        spec = super().openapi_spec
+        info = attrs.evolve(spec.info, title="Vitrine", description=self.inner.__doc__, contact=None)
+        for path, responses in openapi.RESPONSES.items():
+            spec.paths[path].post["responses"] = responses
+        paths = {path: PathItem(**operations) for path, operations in openapi.PATHS.items()}
+        schemas = {name: Schema(**schema) for name, schema in openapi.SCHEMAS.items()}
+        spec.components["schemas"].update(schemas)
+        return attrs.evolve(spec, info=info, paths=spec.paths | paths)
+
+
+class Form(IODescriptor):
+    """A form as BentoML describes it to clients; Vitrine reads it itself.
+
+    BentoML's own reading fetches what looks like a URL and answers a corrupt image with 500. Here
+    the field `image` of an incoming form carries the whole request.
+    """
+
+    @classmethod
+    async def from_http_request(cls, request: Request, serde: Any) -> Self:
+        """The request, unread."""
+        return cls.model_construct(image=request)
+
+
+class ClassifyForm(Form):
+    """POST /classify."""
+
+    image: Image.Image
+    model: str = CLASSIFIER
+    top_k: int = TOP_K
+
+
+class DenoiseForm(Form):
+    """POST /denoise."""
+
+    image: Image.Image
+    model: str = DENOISER
+
+
+@bentoml.service(
+    name="vitrine",
+    service_class=VitrineService,
+    workers=SETTINGS.workers,
+    metrics={"enabled": False},
+    logging={"access": {"enabled": False}},
+    traffic={"timeout": SETTINGS.request_timeout_s + 5},
+)
+class Vitrine:
+    """Small vision models: POST an image, get an answer."""
+
+    def __init__(self) -> None:
+        configure_logging(SETTINGS.log_format)
+        # Pillow's own limit is lower than what a setting may allow; decode checks first.
+        Image.MAX_IMAGE_PIXELS = None
+        self.settings = SETTINGS
+        self.metrics = Metrics()
+        self.models = load_models(SETTINGS, self.metrics)
+        self.handlers = Handlers(self.models, SETTINGS)
+
+    @staticmethod
+    @bentoml.on_deployment
+    def verify() -> None:
+        """Prove every model once, before any worker: a broken artifact stops the start."""
+        configure_logging(SETTINGS.log_format)
+        load_models(SETTINGS, Metrics(CollectorRegistry())).close()
+
+    @bentoml.api(input_spec=ClassifyForm)
+    async def classify(self, image: Request, model: str, top_k: int) -> dict[str, object]:
+        """Name what an image shows."""
+        return await self._answer(self.handlers.classify, image)
+
+    @bentoml.api(input_spec=DenoiseForm)
+    async def denoise(self, image: Request, model: str) -> Image.Image:
+        """Take the noise out of an image."""
+        return await self._answer(self.handlers.denoise, image)
+
+    async def _answer(self, handler: Any, request: Request) -> Any:
+        record = request.scope[RECORD]
+        return await answer(handler(request, record), record, SETTINGS.request_timeout_s)
+
+    @bentoml.on_shutdown
+    def close(self) -> None:
+        """Let the models' threads end."""
+        self.models.close()

@@ -1,0 +1,105 @@
+"""All settings: one frozen object, read once from the environment; a mistake stops the start."""
+
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, ValidationError, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from service.errors import SettingsError
+
+PREFIX = "VITRINE_"
+
+# What Kubernetes puts into every pod for a Service called vitrine or vitrine-something.
+_SERVICE_LINK = re.compile(
+    r"VITRINE_(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(_\d+_(TCP|UDP|SCTP)(_\w+)?)?)"
+)
+
+
+def cpu_limit() -> int:
+    """Whole CPUs that this process may use: the cgroup's quota, else the cores it may run on."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        return max(1, min(cores or 1, int(quota) // int(period)))
+    except (OSError, ValueError):  # no cgroup v2, or the quota is "max"
+        return cores or 1
+
+
+class Settings(BaseSettings):
+    """The settings, named `VITRINE_` and the field's name in capitals."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid")
+
+    models_dir: Path = Path("models")
+    """Folder of artifacts, `<name>/<version>/`."""
+    models: Annotated[tuple[str, ...], NoDecode] = ()
+    """Names to serve, separated by commas; none means all."""
+    device: Literal["auto", "cpu", "gpu"] = "auto"
+    """Where networks run; `gpu` without a GPU stops the start, `auto` takes what there is."""
+    workers: int = Field(default_factory=cpu_limit, ge=1)
+    """Processes that serve; by default one for each CPU of the cgroup's limit."""
+    queue_limit: int = Field(default=1024, ge=1)
+    """Images that may wait for one model in one worker; more are refused with 503."""
+    max_batch_size: int = Field(default=32, ge=1)
+    """Images that one call of a network may take."""
+    max_image_bytes: int = Field(default=10_000_000, ge=1)
+    """Encoded bytes of one image."""
+    max_image_pixels: int = Field(default=50_000_000, ge=1)
+    """Pixels of one image, known before it is unpacked."""
+    max_denoise_pixels: int = Field(default=4_000_000, ge=1)
+    """Pixels of one image for a denoiser, which computes them all."""
+    max_images_per_request: int = Field(default=64, ge=1)
+    """Parts named `image` in one form."""
+    max_request_bytes: int = Field(default=100_000_000, ge=1)
+    """Bytes of one request's body."""
+    request_timeout_s: float = Field(default=30.0, gt=0)
+    """Seconds from the first byte to the answer; after that 504."""
+    log_requests: bool = True
+    """One log line a request."""
+    log_format: Literal["text", "json"] = "text"
+    """How log lines are written."""
+
+    @field_validator("models", mode="before")
+    @classmethod
+    def _split_names(cls, value: object) -> object:
+        if isinstance(value, str):
+            return tuple(name.strip() for name in value.split(",") if name.strip())
+        return value
+
+
+def read_settings(environment: Mapping[str, str] = os.environ) -> Settings:
+    """Read the settings; raises SettingsError that names every unknown or unusable one."""
+    known = {PREFIX + field.upper() for field in Settings.model_fields}
+    unknown = [
+        name
+        for name, value in environment.items()
+        if name.startswith(PREFIX) and name not in known and not _is_service_link(name, value)
+    ]
+    if unknown:
+        raise SettingsError(
+            f"unknown setting {', '.join(sorted(unknown))}: expected one of {', '.join(sorted(known))}"
+        )
+    try:
+        return Settings(
+            **{
+                field: environment[PREFIX + field.upper()]
+                for field in Settings.model_fields
+                if PREFIX + field.upper() in environment
+            }
+        )
+    except ValidationError as error:
+        problems = (
+            f"{PREFIX}{str(detail['loc'][0]).upper()}: {detail['msg']}, got {detail['input']!r}"
+            for detail in error.errors(include_url=False)
+        )
+        raise SettingsError("; ".join(problems)) from error
+
+
+def _is_service_link(name: str, value: str) -> bool:
+    if name == PREFIX + "PORT":  # a person's guess at a setting, unless it is an address
+        return "://" in value
+    return _SERVICE_LINK.fullmatch(name) is not None
