@@ -3,6 +3,8 @@
 This is the entry module: BentoML fixes the number of workers on import, so settings are read here.
 """
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any, Self
 
 import attrs
@@ -16,6 +18,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp
 
+from service.errors import StartError
 from service.front import RECORD, Front
 from service.handlers import CLASSIFIER, DENOISER, TOP_K, Handlers, answer
 from service.log import configure_logging
@@ -24,7 +27,18 @@ from service.models import load_models
 from service import openapi
 from service.settings import read_settings
 
-SETTINGS = read_settings()
+
+@contextlib.contextmanager
+def stop_on_error() -> Iterator[None]:
+    """End the process with a StartError's message; a worker that raised would be started again."""
+    try:
+        yield
+    except StartError as error:
+        raise SystemExit(f"error: {error}") from error
+
+
+with stop_on_error():
+    SETTINGS = read_settings()
 
 
 class VitrineService(Service["Vitrine"]):
@@ -102,12 +116,11 @@ class Vitrine:
         self.models = load_models(SETTINGS, self.metrics)
         self.handlers = Handlers(self.models, SETTINGS)
 
-    @staticmethod
     @bentoml.on_deployment
     def verify() -> None:
         """Prove every model once, before any worker: a broken artifact stops the start."""
-        configure_logging(SETTINGS.log_format)
-        load_models(SETTINGS, Metrics(CollectorRegistry())).close()
+        with stop_on_error():
+            load_models(SETTINGS, Metrics(CollectorRegistry())).close()
 
     @bentoml.api(input_spec=ClassifyForm)
     async def classify(self, image: Request, model: str, top_k: int) -> dict[str, object]:

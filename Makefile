@@ -1,0 +1,67 @@
+# Vitrine: `make help` lists what there is.
+ifeq ($(filter order-only,$(.FEATURES)),)
+$(error GNU make 3.81 or newer is needed (order-only prerequisites); this is make $(MAKE_VERSION))
+endif
+
+PORT ?= 3000
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+.DEFAULT_GOAL := help
+
+.PHONY: help serve test train lint format lock bento clean
+
+help: ## List the targets
+	@grep -hE '^[a-z-]+:.*## ' $(firstword $(MAKEFILE_LIST)) | sed -E 's/:[^#]*## /\t/' | expand -t 10
+
+serve: $(VENV)/.serve ## Serve the models in models/ on PORT (3000), in the foreground
+	@echo "Serving on http://localhost:$(PORT); Ctrl-C ends it"
+	@exec $(BIN)/bentoml serve service.service:Vitrine --port $(PORT)
+
+test: $(VENV)/.test ## Run the whole test suite
+	@echo "Running the tests"
+	@$(BIN)/python -m pytest $(ARGS)
+
+train: $(VENV)/.train ## Train a model: make train ARGS="fashion-mnist --smoke"
+	@$(BIN)/python -m training $(ARGS)
+
+lint: $(VENV)/.test ## Check style and types
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+
+format: $(VENV)/.test ## Format the code
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+bento: $(VENV)/.serve ## Build a Bento with the models in it
+	@$(BIN)/bentoml build
+
+lock: ## Lock the dependencies again (needs uv)
+	@command -v uv > /dev/null || { echo "error: uv is needed to lock: pip install uv" >&2; exit 1; }
+	@set -e; for extras in "test --extra train --extra test" "train --extra train" "serve"; do \
+		set -- $$extras; name=$$1; shift; \
+		constraint=$$([ "$$name" = test ] || echo "--constraint requirements/test.lock"); \
+		uv pip compile pyproject.toml "$$@" $$constraint --universal --generate-hashes --upgrade \
+			--no-emit-index-url --no-emit-find-links --quiet \
+			--custom-compile-command "make lock" --output-file requirements/$$name.lock; \
+	done
+
+clean: ## Remove the environment and everything that can be made again
+	@rm -rf $(VENV) .smoke .mypy_cache .ruff_cache .pytest_cache
+	@find . -name __pycache__ -prune -exec rm -rf {} +
+
+$(VENV)/bin/python:
+	@command -v $(PYTHON) > /dev/null || { echo "error: $(PYTHON) is missing: Python 3.11 or newer is needed" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+		echo "error: Python 3.11 or newer is needed, $(PYTHON) is $$($(PYTHON) -V); name another: make PYTHON=python3.12 ..." >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2> /dev/null || { \
+		echo "error: $(PYTHON) lacks the venv module (on Debian: apt install python3-venv)" >&2; exit 1; }
+	@echo "Creating $(VENV)"
+	@$(PYTHON) -m venv $(VENV)
+
+# One stamp for each lock file: what is installed is installed again only when the lock changes.
+$(VENV)/.%: requirements/%.lock | $(VENV)/bin/python
+	@echo "Installing requirements/$*.lock into $(VENV)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/$*.lock
+	@touch $@
