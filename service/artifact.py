@@ -40,7 +40,7 @@ def _read(folder: Path) -> Artifact:
     manifest = read_manifest(folder)
     if (folder.parent.name, folder.name) != (manifest.name, manifest.version):
         raise ArtifactError(
-            f"{folder}: expected the folder {manifest.name}/{manifest.version}, as its manifest says"
+            f"{folder}: expected the folder {manifest.name}/{manifest.version} of its manifest"
         )
     return Artifact(folder, manifest)
 

@@ -51,7 +51,7 @@ def open_image(data: bytes, max_bytes: int, max_pixels: int) -> Image.Image:
 
 
 def decode(image: Image.Image, spec: Input) -> Floats:
-    """Unpack an opened image into the network's input (height, width, channels); raises BadInput."""
+    """An opened image -> the network's input (height, width, channels); raises BadInput."""
     _unpack(image)
     return preprocess(image, spec)
 
@@ -87,7 +87,9 @@ def _unpack(image: Image.Image) -> None:
         image.load()
         image.getexif()
     except Exception as error:  # Pillow's plugins raise many kinds on hostile bytes
-        raise BadInput(f"expected a whole {image.format} image, got a broken one: {error}") from error
+        raise BadInput(
+            f"expected a whole {image.format} image, got a broken one: {error}"
+        ) from error
 
 
 def _broken(why: object, data: bytes) -> BadInput:

@@ -2,7 +2,7 @@
 
 import importlib.util
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter
@@ -13,8 +13,8 @@ from service.preprocess import Floats
 class Engine(Protocol):
     """A loaded network; not safe across threads."""
 
-    name: str
-    device: str
+    name: Literal["litert", "keras"]
+    device: Literal["cpu", "gpu"]
 
     def predict(self, batch: Floats) -> Floats:
         """A batch (n, height, width, channels) -> (n, …), in the same order."""
@@ -24,8 +24,8 @@ class Engine(Protocol):
 class LiteRTEngine:
     """A `.tflite` file on the CPU, through XNNPACK."""
 
-    name = "litert"
-    device = "cpu"
+    name: Literal["litert", "keras"] = "litert"
+    device: Literal["cpu", "gpu"] = "cpu"
 
     def __init__(self, model: Path, threads: int) -> None:
         self._interpreter = Interpreter(model_path=str(model), num_threads=threads)
@@ -48,9 +48,9 @@ class LiteRTEngine:
 class KerasEngine:
     """A `.keras` file on Keras 3's backend: TensorFlow, JAX or PyTorch."""
 
-    name = "keras"
+    name: Literal["litert", "keras"] = "keras"
 
-    def __init__(self, model: Path, device: str) -> None:
+    def __init__(self, model: Path, device: Literal["cpu", "gpu"]) -> None:
         import keras
 
         self.device = device

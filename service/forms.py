@@ -54,7 +54,9 @@ async def read_form(request: Request, allowed: tuple[str, ...], max_images: int)
     if not images:
         raise BadInput("expected a part named image that holds a file, got none")
     if len(images) > max_images:
-        raise TooLarge(f"expected at most {max_images} parts named image, got {len(images)} or more")
+        raise TooLarge(
+            f"expected at most {max_images} parts named image, got {len(images)} or more"
+        )
     return Form(images, fields)
 
 

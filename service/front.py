@@ -79,7 +79,9 @@ class Front:
             await self._inner(scope, receive, reply)
             return
         if record.method not in allowed:
-            response = error_response(WrongMethod(f"{path}: expected {expected}, got {record.method}"))
+            response = error_response(
+                WrongMethod(f"{path}: expected {expected}, got {record.method}")
+            )
             response.headers["Allow"] = ", ".join(method for method in allowed if method)
             record.answered = True
         elif predict:
@@ -129,8 +131,13 @@ class _Reply:
     async def _send_error(self) -> None:
         response = error_response(_explain(self.status, self._record))
         response.headers["x-request-id"] = self._record.request_id
-        start: Message = {"type": "http.response.start", "headers": response.raw_headers}
-        await self._send(start | {"status": self.status})
+        await self._send(
+            {
+                "type": "http.response.start",
+                "status": self.status,
+                "headers": response.raw_headers,
+            }
+        )
         await self._send({"type": "http.response.body", "body": response.body})
 
 

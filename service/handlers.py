@@ -119,7 +119,9 @@ async def answer(work: Awaitable[Response], record: Record, timeout_s: float) ->
         async with asyncio.timeout(timeout_s):
             return await work
     except TimeoutError:
-        return error_response(DeadlinePassed(f"expected an answer within {timeout_s} s, took longer"))
+        return error_response(
+            DeadlinePassed(f"expected an answer within {timeout_s} s, took longer")
+        )
     except VitrineError as error:
         return error_response(error)
     except ClientDisconnect:

@@ -1,9 +1,16 @@
-"""The manifest of an artifact: the one typed description that training writes and the service reads."""
+"""The manifest of an artifact: what training writes and the service reads, typed once."""
 
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+    model_validator,
+)
 
 from service.errors import ArtifactError
 
@@ -98,7 +105,7 @@ class Tiling(Part):
 
 
 class Engine(Part):
-    """One way to run the network, and what was measured of it at export, on the validation split."""
+    """One way to run the network, and what export measured of it on the validation split."""
 
     file: FileName
     max_abs_difference: float = Field(ge=0)

@@ -53,7 +53,7 @@ class Model:
         }
 
     def prove(self) -> None:
-        """Answer the artifact's own sample; raises ArtifactError if the answer is not as recorded."""
+        """Answer the artifact's own sample; raises ArtifactError if it is not as recorded."""
         sample = self.manifest.sample
         data = self._artifact.path(sample.file).read_bytes()
         where = f"{self._artifact.folder}: sample {sample.file} on {self.engine.name}"
@@ -81,12 +81,12 @@ class Model:
 
     def warm(self) -> None:
         """Compute a batch of every size up to the largest, largest first: buffers only grow."""
-        shape = self.manifest.input.shape
-        if None in shape:
+        height, width, channels = self.manifest.input.shape
+        if height is None or width is None:
             return
         sizes = 2 ** np.arange(self._queue.max_batch_size.bit_length())[::-1]
         for size in (self._queue.max_batch_size, *sizes.tolist()):
-            self.engine.predict(np.zeros((size, *shape), dtype=np.float32))
+            self.engine.predict(np.zeros((size, height, width, channels), dtype=np.float32))
 
     async def classify(self, data: bytes, top_k: int, record: Record) -> Prediction:
         """Encoded image -> the likeliest classes; raises RequestError or Unavailable."""

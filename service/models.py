@@ -35,7 +35,9 @@ class Models:
         if version is None:
             return next(reversed(versions.values()))
         if version not in versions:
-            raise UnknownModel(f"{name}: expected version {', '.join(versions)}; got {version!r:.80}")
+            raise UnknownModel(
+                f"{name}: expected version {', '.join(versions)}; got {version!r:.80}"
+            )
         return versions[version]
 
     def close(self) -> None:
@@ -88,7 +90,7 @@ def choose_device(wanted: Literal["auto", "cpu", "gpu"]) -> Device:
 
 
 def open_engine(artifact: Artifact, device: Device, threads: int) -> Engine:
-    """Keras on a GPU; on a CPU LiteRT, or Keras where there is no `.tflite`; raises ArtifactError."""
+    """Keras on a GPU; on a CPU LiteRT, or Keras without a `.tflite`; raises ArtifactError."""
     engines = artifact.manifest.engines
     if device == "cpu" and "litert" in engines:
         return LiteRTEngine(artifact.path(engines["litert"].file), threads)

@@ -54,7 +54,7 @@ def flatten(image: Image.Image, spec: Input) -> Image.Image:
 
 def upright(image: Image.Image) -> Image.Image:
     """Apply the EXIF orientation and reduce 16-bit grey to 8 bits."""
-    turn = _TURNS.get(image.getexif().get(ExifTags.Base.Orientation))
+    turn = _TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
     if turn is not None:
         image = image.transpose(turn)
     if image.mode in _SIXTEEN_BIT_MODES:
@@ -73,23 +73,21 @@ def opaque(image: Image.Image) -> Image.Image:
 def resize(image: Image.Image, spec: Input) -> Pixels:
     """Bring a flat image to the network's size -> (height, width, channels) uint8."""
     height, width, channels = spec.shape
+    size = width or image.width, height or image.height
     match spec.resize:
         case KeepSize():
             resized = image
         case Cover():
-            assert height is not None and width is not None
-            resized = ImageOps.fit(image, (width, height), Image.Resampling.BILINEAR)
+            resized = ImageOps.fit(image, size, Image.Resampling.BILINEAR)
         case FashionMnist() as procedure:
-            assert height is not None and width is not None
-            resized = _fashion_mnist(image, (width, height), procedure)
+            resized = _fashion_mnist(image, size, procedure)
         case _:
             assert_never(spec.resize)
     return np.asarray(resized, dtype=np.uint8).reshape(resized.height, resized.width, channels)
 
 
 def _fashion_mnist(image: Image.Image, size: tuple[int, int], spec: FashionMnist) -> Image.Image:
-    corners = [image.getpixel((x, y)) for x in (0, image.width - 1) for y in (0, image.height - 1)]
-    background = int(np.median(corners))
+    background = int(np.median(np.asarray(image)[[0, 0, -1, -1], [0, -1, 0, -1]]))
     if image.size == size and background < spec.dark_below:
         return image
     garment = image.crop(_box_unlike(image, background, spec.trim_tolerance))
@@ -103,9 +101,7 @@ def _fashion_mnist(image: Image.Image, size: tuple[int, int], spec: FashionMnist
     return ImageOps.invert(canvas) if background >= spec.dark_below else canvas
 
 
-def _box_unlike(
-    image: Image.Image, background: int, tolerance: float
-) -> tuple[int, int, int, int]:
+def _box_unlike(image: Image.Image, background: int, tolerance: float) -> tuple[int, int, int, int]:
     """The smallest (left, top, right, bottom) that holds every pixel unlike the background."""
     difference = ImageChops.difference(image, Image.new("L", image.size, background))
     unlike = difference.point([255 * (level > tolerance * 255) for level in range(256)])

@@ -60,7 +60,8 @@ class BatchQueue(Generic[Item, Result]):
         """Wait for the result of one item; raises Unavailable if the queue is full."""
         if len(self._waiting) >= self.limit:
             raise Unavailable(
-                f"{self.name} is overloaded: {len(self._waiting)} images wait, of at most {self.limit}"
+                f"{self.name} is overloaded: expected at most {self.limit} waiting images, "
+                f"got {len(self._waiting)}"
             )
         entry = _Entry[Item, Result](item, asyncio.get_running_loop().create_future())
         self._waiting.append(entry)

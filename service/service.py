@@ -15,16 +15,15 @@ from bentoml._internal.service.openapi.specification import OpenAPISpecification
 from PIL import Image
 from prometheus_client import CollectorRegistry
 from starlette.requests import Request
-from starlette.responses import Response
 from starlette.types import ASGIApp
 
+from service import openapi
 from service.errors import StartError
 from service.front import RECORD, Front
 from service.handlers import CLASSIFIER, DENOISER, TOP_K, Handlers, answer
 from service.log import configure_logging
 from service.metrics import Metrics
 from service.models import load_models
-from service import openapi
 from service.settings import read_settings
 
 
@@ -59,7 +58,9 @@ class VitrineService(Service["Vitrine"]):
     def openapi_spec(self) -> OpenAPISpecification:
         """One page for all routes."""
         spec = super().openapi_spec
-        info = attrs.evolve(spec.info, title="Vitrine", description=self.inner.__doc__, contact=None)
+        info = attrs.evolve(
+            spec.info, title="Vitrine", description=self.inner.__doc__, contact=None
+        )
         for path, responses in openapi.RESPONSES.items():
             spec.paths[path].post["responses"] = responses
         paths = {path: PathItem(**operations) for path, operations in openapi.PATHS.items()}
@@ -76,7 +77,7 @@ class Form(IODescriptor):
     """
 
     @classmethod
-    async def from_http_request(cls, request: Request, serde: Any) -> Self:
+    async def from_http_request(cls, request: Request, _serde: Any) -> Self:
         """The request, unread."""
         return cls.model_construct(image=request)
 
@@ -123,12 +124,12 @@ class Vitrine:
             load_models(SETTINGS, Metrics(CollectorRegistry())).close()
 
     @bentoml.api(input_spec=ClassifyForm)
-    async def classify(self, image: Request, model: str, top_k: int) -> dict[str, object]:
+    async def classify(self, image: Request, **_unread: object) -> dict[str, object]:
         """Name what an image shows."""
         return await self._answer(self.handlers.classify, image)
 
     @bentoml.api(input_spec=DenoiseForm)
-    async def denoise(self, image: Request, model: str) -> Image.Image:
+    async def denoise(self, image: Request, **_unread: object) -> Image.Image:
         """Take the noise out of an image."""
         return await self._answer(self.handlers.denoise, image)
 

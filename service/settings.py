@@ -81,16 +81,16 @@ def read_settings(environment: Mapping[str, str] = os.environ) -> Settings:
     ]
     if unknown:
         raise SettingsError(
-            f"unknown setting {', '.join(sorted(unknown))}: expected one of {', '.join(sorted(known))}"
+            f"unknown setting {', '.join(sorted(unknown))}: "
+            f"expected one of {', '.join(sorted(known))}"
         )
+    given = {
+        field: environment[PREFIX + field.upper()]
+        for field in Settings.model_fields
+        if PREFIX + field.upper() in environment
+    }
     try:
-        return Settings(
-            **{
-                field: environment[PREFIX + field.upper()]
-                for field in Settings.model_fields
-                if PREFIX + field.upper() in environment
-            }
-        )
+        return Settings.model_validate(given)
     except ValidationError as error:
         problems = (
             f"{PREFIX}{str(detail['loc'][0]).upper()}: {detail['msg']}, got {detail['input']!r}"

@@ -1,4 +1,4 @@
-"""An image of any size through a fully convolutional network: padded, cut into tiles, put together."""
+"""An image of any size through a fully convolutional network: padded, tiled, put together."""
 
 from collections.abc import Callable, Iterator
 

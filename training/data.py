@@ -1,4 +1,4 @@
-"""Data sets as arrays: where they are looked for, how they are split, what is said when they lack."""
+"""Data sets as arrays: where they are looked for, how they are split, what if they lack."""
 
 import hashlib
 import os

@@ -28,7 +28,13 @@ def classification_metrics(
         "f1_macro": float(f1.mean()),
         "roc_auc_ovr_macro": float(auc.mean()),
     }
-    by_class = {"precision": precision, "recall": recall, "f1": f1, "roc_auc": auc, "count": support}
+    by_class = {
+        "precision": precision,
+        "recall": recall,
+        "f1": f1,
+        "roc_auc": auc,
+        "count": support,
+    }
     for metric, values in by_class.items():
         for label, value in zip(labels, values, strict=True):
             result[f"{metric}/{label}"] = float(value)

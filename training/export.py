@@ -15,8 +15,8 @@ import keras
 import numpy as np
 from PIL import Image
 
-from service.engine import KerasEngine, LiteRTEngine
 from service.engine import Engine as RunningEngine
+from service.engine import KerasEngine, LiteRTEngine
 from service.manifest import (
     SCHEMA,
     Engine,
@@ -78,7 +78,7 @@ def export(trained: Trained, options: Options) -> Path:
         engines = _write_engines(trained, folder)
         sample = _write_sample(trained, folder)
         trained.draw_figures(folder)
-        draft = _manifest(trained, options, version, engines, sample, files={})
+        draft = _manifest(trained, options, version, engines, sample)
         (folder / "README.md").write_text(render_card(draft, trained.card))
         files = {
             path.name: File(
@@ -106,7 +106,7 @@ def _write_engines(trained: Trained, folder: Path) -> dict[str, Engine]:
     if difference > MAX_ABS_DIFFERENCE or agreement not in (None, 1.0):
         raise ExportError(
             f"LiteRT differs from Keras on {len(expected)} validation images: outputs by up to "
-            f"{difference:.2g} (at most {MAX_ABS_DIFFERENCE}), the same label on {agreement} of them"
+            f"{difference:.2g} (at most {MAX_ABS_DIFFERENCE}), same label on {agreement} of them"
         )
     example = trained.validation[:1]
     return {
@@ -167,7 +167,6 @@ def _manifest(
     version: str,
     engines: dict[str, Engine],
     sample: Sample,
-    files: dict[str, File],
 ) -> Manifest:
     return Manifest(
         schema=SCHEMA,
@@ -181,7 +180,7 @@ def _manifest(
         parameters=trained.network.count_params(),
         metrics={name: round(value, 6) for name, value in trained.metrics.items()},
         engines=engines,
-        files=files,
+        files={},
         sample=sample,
         training=Training(
             recipe=options.recipe,

@@ -10,7 +10,7 @@ from training.fit import History, best_epoch
 
 matplotlib.use("Agg")
 
-from matplotlib import pyplot as plt  # noqa: E402  (after the backend is chosen)
+from matplotlib import pyplot as plt
 
 DPI = 100
 
@@ -47,7 +47,9 @@ def plot_confusion(counts: np.ndarray, labels: tuple[str, ...], path: Path) -> N
     _save(figure, path)
 
 
-def plot_before_after(rows: list[tuple[str, list[Image.Image]]], titles: list[str], path: Path) -> None:
+def plot_before_after(
+    rows: list[tuple[str, list[Image.Image]]], titles: list[str], path: Path
+) -> None:
     """A sheet of images: one row each with its caption, one column a title."""
     figure, axes = plt.subplots(
         len(rows), len(titles), figsize=(2.2 * len(titles), 2.3 * len(rows)), squeeze=False

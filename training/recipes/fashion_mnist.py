@@ -116,7 +116,9 @@ def locate(data: Path | None) -> Path:
                     "their folder with --data."
                 ) from error
     for file in FILES:
-        require(data / file, "It is one of the four files of github.com/zalandoresearch/fashion-mnist.")
+        require(
+            data / file, "It is one of the four files of github.com/zalandoresearch/fashion-mnist."
+        )
     return data
 
 
@@ -132,7 +134,9 @@ def read_split(folder: Path, split: str) -> tuple[np.ndarray, np.ndarray]:
         gzip.decompress((folder / f"{split}-labels-idx1-ubyte.gz").read_bytes()), np.uint8, offset=8
     )
     images = np.frombuffer(
-        gzip.decompress((folder / f"{split}-images-idx3-ubyte.gz").read_bytes()), np.uint8, offset=16
+        gzip.decompress((folder / f"{split}-images-idx3-ubyte.gz").read_bytes()),
+        np.uint8,
+        offset=16,
     )
     return images.reshape(len(labels), 28, 28), labels
 

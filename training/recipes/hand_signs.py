@@ -85,7 +85,7 @@ def load(folder: Path, split: str) -> Split:
     """The `train` or `test` split, prepared as the service prepares a posted image."""
     path = require(
         folder / f"{split}_signs.h5",
-        "It comes with the course's exercise on convolutional networks; name its folder with --data.",
+        "It comes with the course's convolutional networks; name its folder with --data.",
     )
     with h5py.File(path) as file:
         wanted = f"{split}_set_x", f"{split}_set_y"
