@@ -4,7 +4,7 @@ from typing import assert_never
 
 import numpy as np
 import numpy.typing as npt
-from PIL import ExifTags, Image, ImageChops, ImageFilter, ImageOps
+from PIL import ExifTags, Image, ImageChops, ImageOps
 
 from service.manifest import Cover, FashionMnist, Input, KeepSize, Scale
 
@@ -94,8 +94,6 @@ def _fashion_mnist(image: Image.Image, size: tuple[int, int], spec: FashionMnist
     shrink = min(size[0] / garment.width, size[1] / garment.height)
     fitted = max(1, round(garment.width * shrink)), max(1, round(garment.height * shrink))
     garment = garment.resize(fitted, Image.Resampling.BOX)
-    if spec.sharpen_percent:
-        garment = garment.filter(ImageFilter.UnsharpMask(1.0, spec.sharpen_percent, 0))
     canvas = Image.new("L", size, background)
     canvas.paste(garment, ((size[0] - fitted[0]) // 2, (size[1] - fitted[1]) // 2))
     return ImageOps.invert(canvas) if background >= spec.dark_below else canvas
