@@ -37,7 +37,7 @@ INPUT = Input(shape=(None, None, 1), color="grey", resize=KeepSize())
 # Two poolings; the receptive field reaches 32 pixels to each side.
 TILING = Tiling(multiple=4, tile=256, halo=32)
 CHANNELS = (16, 32, 96)
-EPOCHS = 24
+EPOCHS = 16
 PATIENCE = 6
 BATCH_SIZE = 64
 LEARNING_RATE = 2e-3
