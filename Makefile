@@ -34,15 +34,14 @@ format: $(VENV)/.test ## Format the code
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
-bento: $(VENV)/.serve ## Build a Bento with the models in it
+bento: $(VENV)/.test ## Build a Bento with the models in it
 	@$(BIN)/bentoml build
 
-lock: ## Lock the dependencies again (needs uv)
-	@command -v uv > /dev/null || { echo "error: uv is needed to lock: pip install uv" >&2; exit 1; }
+lock: $(VENV)/.test ## Lock the dependencies again
 	@set -e; for extras in "test --extra train --extra test" "train --extra train" "serve"; do \
 		set -- $$extras; name=$$1; shift; \
 		constraint=$$([ "$$name" = test ] || echo "--constraint requirements/test.lock"); \
-		uv pip compile pyproject.toml "$$@" $$constraint --universal --generate-hashes --upgrade \
+		$(BIN)/uv pip compile pyproject.toml "$$@" $$constraint --universal --generate-hashes --upgrade \
 			--no-emit-index-url --no-emit-find-links --quiet \
 			--custom-compile-command "make lock" --output-file requirements/$$name.lock; \
 	done

@@ -34,8 +34,8 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid")
 
-    models_dir: Path = Path("models")
-    """Folder of artifacts, `<name>/<version>/`."""
+    models_dir: Path = Path(__file__).resolve().parent.parent / "models"
+    """Folder of artifacts, `<name>/<version>/`; by default `models` beside `service`."""
     models: Annotated[tuple[str, ...], NoDecode] = ()
     """Names to serve, separated by commas; none means all."""
     device: Literal["auto", "cpu", "gpu"] = "auto"
