@@ -33,6 +33,7 @@ _METHODS = {
 _PREDICT = re.compile(r"/v1/models/(?P<name>[^/:]+)(/versions/(?P<version>[^/:]+))?:predict")
 _FORMS = ("/classify", "/denoise")
 _REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
+_REDIRECTS = (301, 302, 307, 308)
 _UNLOGGED = ("/livez", "/readyz", "/metrics")
 
 
@@ -119,7 +120,9 @@ class _Reply:
     async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.status = message["status"]
-            if self.status >= 400 and not self._record.answered:
+            if not self._record.answered and self.status in _REDIRECTS:
+                self.status = 404  # to a path without its last slash: not a route of ours
+            if not self._record.answered and self.status >= 400:
                 self._replaced = True
                 await self._send_error()
                 return

@@ -13,7 +13,19 @@ _SCORE: Json = {
     "probability": {"type": "number", "format": "float", "example": 0.998},
 }
 
+_IMAGE: Json = {"type": "string", "format": "binary"}
+
+
+def _form(**fields: Json) -> Json:
+    return {"type": "object", "required": ["image"], "properties": {"image": _IMAGE} | fields}
+
+
 SCHEMAS: Json = {
+    "ClassifyForm": _form(
+        model={"type": "string", "default": "fashion-mnist"},
+        top_k={"type": "integer", "minimum": 1, "default": 3},
+    ),
+    "DenoiseForm": _form(model={"type": "string", "default": "denoiser"}),
     "Error": {
         "type": "object",
         "required": ["error"],
@@ -70,9 +82,6 @@ _CLASSIFIED = _json(_IDENTITY | SCHEMAS["Prediction"]["properties"])
 
 RESPONSES: Json = {"/classify": _responses(_CLASSIFIED), "/denoise": _responses(_PNG)}
 """The responses of the routes that BentoML describes itself."""
-
-_IMAGE: Json = {"type": "string", "format": "binary"}
-
 
 def _predict(*, version: bool) -> Json:
     names = ("name", "version") if version else ("name",)

@@ -65,8 +65,8 @@ class VitrineService(Service["Vitrine"]):
             spec.paths[path].post["responses"] = responses
         paths = {path: PathItem(**operations) for path, operations in openapi.PATHS.items()}
         schemas = {name: Schema(**schema) for name, schema in openapi.SCHEMAS.items()}
-        spec.components["schemas"].update(schemas)
-        return attrs.evolve(spec, info=info, paths=spec.paths | paths)
+        components = {"schemas": schemas}
+        return attrs.evolve(spec, info=info, paths=spec.paths | paths, components=components)
 
 
 class Form(IODescriptor):

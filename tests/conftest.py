@@ -1,0 +1,20 @@
+import shutil
+from pathlib import Path
+
+import pytest
+
+SHIPPED_MODELS = Path(__file__).parents[1] / "models"
+
+
+@pytest.fixture
+def artifact_folder(tmp_path: Path) -> Path:
+    """A copy of a shipped classifier, in a models folder of its own, that a test may damage."""
+    folder = tmp_path / "models" / "fashion-mnist" / "1"
+    shutil.copytree(SHIPPED_MODELS / "fashion-mnist" / "1", folder)
+    return folder
+
+
+@pytest.fixture
+def models_dir(artifact_folder: Path) -> Path:
+    """The models folder around `artifact_folder`."""
+    return artifact_folder.parents[1]

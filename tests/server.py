@@ -1,0 +1,95 @@
+"""A real server process on a free port, as `make serve` starts one."""
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+CHECKOUT = Path(__file__).resolve().parent.parent
+START_TIMEOUT_S = 120
+STOP_TIMEOUT_S = 60
+
+
+@dataclass
+class Server:
+    """A running server: where it listens, and what it has written to its standard error."""
+
+    url: str
+    process: subprocess.Popen[bytes]
+    log: Path
+
+    def client(self) -> httpx.Client:
+        """A client with keep-alive; the caller closes it."""
+        return httpx.Client(base_url=self.url, timeout=60)
+
+    def log_lines(self) -> list[dict[str, Any]]:
+        """The JSON log lines so far."""
+        lines = self.log.read_text().splitlines()
+        return [json.loads(line) for line in lines if line.startswith("{")]
+
+    def stop(self, how: signal.Signals = signal.SIGINT) -> int:
+        """Ask the server to end and wait; returns its exit status."""
+        self.process.send_signal(how)
+        return self.process.wait(STOP_TIMEOUT_S)
+
+
+def environment(**settings: object) -> dict[str, str]:
+    """This process's environment with the given VITRINE_ settings and no others."""
+    inherited = {k: v for k, v in os.environ.items() if not k.startswith("VITRINE_")}
+    return inherited | {f"VITRINE_{name.upper()}": str(value) for name, value in settings.items()}
+
+
+def command(port: int) -> list[str]:
+    """The command that `make serve` runs."""
+    return [
+        *(sys.executable, "-m", "bentoml", "serve", "service.service:Vitrine"),
+        *("--port", str(port)),
+    ]
+
+
+def free_port() -> int:
+    """A port that nothing listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@contextlib.contextmanager
+def serve(folder: Path, **settings: object) -> Iterator[Server]:
+    """Start a server, wait until it is ready, and end it; `folder` gets its log."""
+    port = free_port()
+    log = folder / f"server-{port}.log"
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            command(port), cwd=CHECKOUT, env=environment(**settings), stderr=output, stdout=output
+        )
+    server = Server(f"http://127.0.0.1:{port}", process, log)
+    try:
+        _wait_until_ready(server)
+        yield server
+    finally:
+        if process.poll() is None:
+            server.stop()
+
+
+def _wait_until_ready(server: Server) -> None:
+    deadline = time.monotonic() + START_TIMEOUT_S
+    while time.monotonic() < deadline:
+        if server.process.poll() is not None:
+            raise RuntimeError(f"the server ended: {server.log.read_text()}")
+        with contextlib.suppress(httpx.TransportError):
+            if httpx.get(f"{server.url}/readyz").status_code == httpx.codes.OK:
+                return
+        time.sleep(0.05)
+    raise RuntimeError(f"not ready within {START_TIMEOUT_S} s: {server.log.read_text()}")

@@ -1,0 +1,63 @@
+import re
+from collections.abc import Iterator
+
+import pytest
+
+from service import errors
+from service.errors import RequestError, StartError, Unavailable, VitrineError
+
+CONTRACT = {
+    "BadInput": 400,
+    "UnknownModel": 404,
+    "UnknownRoute": 404,
+    "WrongMethod": 405,
+    "TooLarge": 413,
+    "UnsupportedImage": 415,
+    "Unavailable": 503,
+    "DeadlinePassed": 504,
+}
+
+
+def subclasses(base: type[VitrineError]) -> Iterator[type[VitrineError]]:
+    for child in base.__subclasses__():
+        yield child
+        yield from subclasses(child)
+
+
+ALL = list(subclasses(VitrineError))
+ANSWERS = [error for error in ALL if not issubclass(error, StartError) and error != RequestError]
+
+
+def tree() -> list[tuple[str, str]]:
+    """Name and status (or nothing) of each branch of the tree in the module's docstring."""
+    return re.findall(r"^[│ ]*[├└]── (\w+) *(\d{3})?", errors.__doc__ or "", re.MULTILINE)
+
+
+def test_every_answer_has_the_status_of_the_contract() -> None:
+    assert {error.__name__: error.status for error in ANSWERS} == CONTRACT
+
+
+def test_tree_in_the_docstring_lists_every_class() -> None:
+    assert sorted(name for name, _ in tree()) == sorted(error.__name__ for error in ALL)
+
+
+def test_tree_in_the_docstring_shows_the_status_of_every_answer() -> None:
+    assert {name: int(status) for name, status in tree() if status} == CONTRACT
+
+
+@pytest.mark.parametrize("error", [e for e in ALL if issubclass(e, RequestError)])
+def test_mistake_of_the_caller_is_never_a_server_error(error: type[VitrineError]) -> None:
+    assert 400 <= error.status < 500
+
+
+@pytest.mark.parametrize("error", [e for e in ALL if issubclass(e, StartError)])
+def test_error_at_the_start_is_not_an_answer_of_the_contract(error: type[VitrineError]) -> None:
+    assert error.status not in CONTRACT.values()
+
+
+def test_overload_says_when_to_come_back() -> None:
+    assert Unavailable.headers == {"Retry-After": "1"}
+
+
+def test_only_overload_sets_headers() -> None:
+    assert [error for error in ALL if error.headers] == [Unavailable]

@@ -1,0 +1,183 @@
+import time
+from collections import Counter
+
+import httpx
+import pytest
+from openapi_spec_validator import validate
+from prometheus_client.parser import text_string_to_metric_families
+
+from tests.server import CHECKOUT, Server
+from tests.service.test_handlers import PNG, PREDICT, SAMPLE, upload
+
+Series = dict[tuple[str, tuple[tuple[str, str], ...]], float]
+
+
+def scrape(client: httpx.Client) -> Series:
+    """Every sample of /metrics by name and sorted labels."""
+    answer = client.get("/metrics")
+    assert answer.headers["content-type"].startswith("text/plain")
+    return {
+        (sample.name, tuple(sorted(sample.labels.items()))): sample.value
+        for family in text_string_to_metric_families(answer.text)
+        for sample in family.samples
+    }
+
+
+def value(series: Series, name: str, **labels: str) -> float:
+    return sum(
+        number
+        for (found, pairs), number in series.items()
+        if found == name and labels.items() <= dict(pairs).items()
+    )
+
+
+def test_models_are_listed(client: httpx.Client) -> None:
+    shipped = sorted(path.name for path in (CHECKOUT / "models").iterdir() if path.is_dir())
+    assert client.get("/v1/models").json() == {"models": shipped}
+
+
+@pytest.mark.parametrize("path", ["/livez", "/readyz"])
+def test_health_is_ok_for_a_proven_server(client: httpx.Client, path: str) -> None:
+    assert client.get(path).status_code == 200
+    assert client.head(path).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/nope",
+        "/v1",
+        "/v1/models/",
+        "/v1/models/fashion-mnist",
+        "/v1/models/fashion-mnist:explain",
+        "/v1/models/a/b:predict",
+        "/classify/",
+        "/livez/x",
+    ],
+)
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_unknown_path_is_not_found(client: httpx.Client, method: str, path: str) -> None:
+    answer = client.request(method, path)
+    assert answer.status_code == 404
+    assert list(answer.json()) == ["error"]
+    assert "/v1/models" in answer.json()["error"]
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "allowed"),
+    [
+        ("GET", "/classify", "POST"),
+        ("PUT", "/denoise", "POST"),
+        ("GET", PREDICT, "POST"),
+        ("POST", "/v1/models", "GET, HEAD"),
+        ("DELETE", "/livez", "GET, HEAD"),
+    ],
+)
+def test_wrong_method_names_the_right_one(
+    client: httpx.Client, method: str, path: str, allowed: str
+) -> None:
+    answer = client.request(method, path)
+    assert answer.status_code == 405
+    assert answer.headers["allow"] == allowed
+    assert allowed.split(",")[0] in answer.json()["error"]
+
+
+def test_wrong_method_on_a_page_has_the_one_error_body(client: httpx.Client) -> None:
+    answer = client.post("/docs.json")
+    assert answer.status_code == 405
+    assert list(answer.json()) == ["error"]
+
+
+@pytest.mark.parametrize("path", ["/livez", "/nope", "/classify", "/docs.json"])
+def test_request_id_of_the_caller_comes_back(client: httpx.Client, path: str) -> None:
+    answer = client.get(path, headers={"X-Request-ID": "my-id-1"})
+    assert answer.headers.get_list("x-request-id") == ["my-id-1"]
+
+
+@pytest.mark.parametrize("sent", [None, "", "x" * 129, "two words"])
+def test_request_id_is_made_where_none_is_usable(client: httpx.Client, sent: str | None) -> None:
+    headers = {} if sent is None else {"X-Request-ID": sent}
+    ids = [client.get("/livez", headers=headers).headers["x-request-id"] for _ in range(2)]
+    assert ids[0] != ids[1]
+    assert sent not in ids
+
+
+def test_openapi_page_holds_every_route(client: httpx.Client) -> None:
+    page = client.get("/docs.json").json()
+    validate(page)
+    predict = "/v1/models/{name}:predict"
+    assert {"/classify", "/denoise", predict, "/v1/models", "/metrics"} <= page["paths"].keys()
+    error = page["components"]["schemas"]["Error"]
+    assert list(error["properties"]) == ["error"]
+
+
+def test_index_page_is_served(client: httpx.Client) -> None:
+    answer = client.get("/")
+    assert answer.status_code == 200
+    assert "text/html" in answer.headers["content-type"]
+
+
+def test_metrics_count_requests_over_all_workers(client: httpx.Client, server: Server) -> None:
+    before = scrape(client)
+    for _ in range(20):  # each on a new connection, so that both workers get some
+        httpx.post(f"{server.url}{PREDICT}", content=SAMPLE, headers=PNG)
+    client.post("/classify", files=upload(SAMPLE), data={"model": "fashion-mnist"})
+    client.post("/classify", files=upload(b"no image"))
+    after = scrape(client)
+
+    def grown(name: str, **labels: str) -> float:
+        return value(after, name, **labels) - value(before, name, **labels)
+
+    model = {"model": "fashion-mnist"}
+    assert grown("vitrine_requests_total", protocol="v1", status="200", **model) == 20
+    assert grown("vitrine_requests_total", protocol="classify", status="200", **model) == 1
+    assert grown("vitrine_requests_total", protocol="classify", status="415", **model) == 1
+    assert grown("vitrine_request_seconds_count", **model) == 22
+    for stage in ("decode", "queue", "predict", "encode"):
+        assert grown("vitrine_stage_seconds_count", stage=stage, **model) == 21
+    assert grown("vitrine_batch_size_count", **model) == 21
+    assert grown("vitrine_predictions_total", label="Trouser", **model) == 21
+    assert value(after, "vitrine_queue_depth", **model) == 0
+
+
+def test_metrics_describe_the_models(client: httpx.Client) -> None:
+    names = [dict(labels) for name, labels in scrape(client) if name == "vitrine_model_info"]
+    by_model = {labels["model"]: labels for labels in names}
+    assert sorted(by_model) == client.get("/v1/models").json()["models"]
+    assert {labels["engine"] for labels in names} == {"litert"}
+    assert {labels["device"] for labels in names} == {"cpu"}
+
+
+def test_scans_make_no_new_series(client: httpx.Client) -> None:
+    for path in ("/first", "/v1/models/first:predict"):
+        client.post(path, content=SAMPLE, headers=PNG)
+    before = set(scrape(client))
+    for number in range(20):
+        client.post(f"/scan-{number}", content=SAMPLE, headers=PNG)
+        client.post(f"/v1/models/scan-{number}:predict", content=SAMPLE, headers=PNG)
+        client.get("/nope", headers={"X-Request-ID": f"scan-{number}"})
+    new = {(name, labels) for name, labels in scrape(client) if (name, labels) not in before}
+    assert not {labels for name, labels in new if name.startswith("vitrine_requests")} - {
+        (("model", "unknown"), ("protocol", "page"), ("status", "404"), ("version", ""))
+    }
+
+
+def test_one_log_line_a_request_with_its_stages(client: httpx.Client, server: Server) -> None:
+    client.post(PREDICT, content=SAMPLE, headers=PNG | {"X-Request-ID": "logged-1"})
+    client.post("/classify", files=upload(b"no image"), headers={"X-Request-ID": "logged-2"})
+    lines = logged(server, "logged-1", "logged-2")
+    good, bad = lines
+    assert (good["status"], good["path"], good["model"]) == (200, PREDICT, "fashion-mnist")
+    assert {"ms", "decode_ms", "queue_ms", "predict_ms", "encode_ms", "batch_size"} <= good.keys()
+    assert (bad["status"], bad["path"]) == (415, "/classify")
+
+
+def logged(server: Server, *request_ids: str) -> list[dict[str, object]]:
+    """The lines of these requests; a line may come a moment after its answer."""
+    for _ in range(100):
+        by_id = [line for line in server.log_lines() if line.get("request_id") in request_ids]
+        if len(by_id) >= len(request_ids):
+            break
+        time.sleep(0.02)
+    assert Counter(str(line["request_id"]) for line in by_id) == Counter(request_ids)
+    return sorted(by_id, key=lambda line: str(line["request_id"]))

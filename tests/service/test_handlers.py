@@ -1,0 +1,282 @@
+import json
+from io import BytesIO
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+from PIL import Image, ImageDraw
+
+from tests.server import CHECKOUT
+
+SAMPLE = (CHECKOUT / "models/fashion-mnist/1/sample.png").read_bytes()
+DIGIT = (CHECKOUT / "models/denoiser/1/sample.png").read_bytes()
+PREDICT = "/v1/models/fashion-mnist:predict"
+PNG = {"Content-Type": "image/png"}
+
+
+def encoded(image: Image.Image, image_format: str = "PNG") -> bytes:
+    buffer = BytesIO()
+    image.save(buffer, image_format)
+    return buffer.getvalue()
+
+
+def upload(data: bytes, name: str = "photo.png") -> dict[str, tuple[str, bytes]]:
+    return {"image": (name, data)}
+
+
+def expected_answer(model: str) -> dict[str, object]:
+    manifest = json.loads((CHECKOUT / f"models/{model}/1/manifest.json").read_bytes())
+    answer: dict[str, object] = manifest["sample"]["expected"]
+    return answer
+
+
+def test_classify_names_the_sample(client: httpx.Client) -> None:
+    answer = client.post("/classify", files=upload(SAMPLE))
+    assert answer.status_code == 200
+    assert answer.headers["content-type"] == "application/json"
+    body = answer.json()
+    assert list(body) == ["model", "version", "label", "index", "probability", "top"]
+    assert (body["model"], body["version"]) == ("fashion-mnist", "1")
+    assert body["label"] == expected_answer("fashion-mnist")["label"]
+    assert body["top"][0] == {key: body[key] for key in ("label", "index", "probability")}
+    assert len(body["top"]) == 3
+
+
+@pytest.mark.parametrize("model", ["fashion-mnist", "fashion-mnist-mlp", "hand-signs"])
+def test_classify_takes_a_model(client: httpx.Client, model: str) -> None:
+    sample = (CHECKOUT / f"models/{model}/1/sample.png").read_bytes()
+    answer = client.post("/classify", files=upload(sample), data={"model": model})
+    assert answer.json()["label"] == expected_answer(model)["label"]
+
+
+@pytest.mark.parametrize(("asked", "given"), [("1", 1), ("5", 5), ("10", 10), ("99", 10)])
+def test_top_k_is_at_most_all_classes(client: httpx.Client, asked: str, given: int) -> None:
+    form = client.post("/classify", files=upload(SAMPLE), data={"top_k": asked}).json()["top"]
+    raw = client.post(PREDICT, content=SAMPLE, headers=PNG, params={"top_k": asked}).json()
+    assert len(form) == given
+    assert raw["predictions"][0]["top"] == form
+    probabilities = [score["probability"] for score in form]
+    assert probabilities == sorted(probabilities, reverse=True)
+
+
+@pytest.mark.parametrize("top_k", ["0", "-1", "1.5", "many", "", "9" * 50])
+def test_top_k_out_of_range_is_refused(client: httpx.Client, top_k: str) -> None:
+    form = client.post("/classify", files=upload(SAMPLE), data={"top_k": top_k})
+    raw = client.post(PREDICT, content=SAMPLE, headers=PNG, params={"top_k": top_k})
+    assert form.status_code == raw.status_code == 400
+    assert "top_k" in form.json()["error"]
+    assert form.json() == raw.json()
+
+
+@pytest.mark.parametrize(
+    "content_type", ["image/png", "image/anything", "application/octet-stream", None]
+)
+def test_predict_takes_the_image_itself(client: httpx.Client, content_type: str | None) -> None:
+    headers = {"Content-Type": content_type} if content_type else {}
+    answer = client.post(PREDICT, content=SAMPLE, headers=headers)
+    assert answer.status_code == 200
+    body = answer.json()
+    assert list(body) == ["model", "version", "predictions"]
+    assert body["predictions"][0]["label"] == expected_answer("fashion-mnist")["label"]
+
+
+def test_predict_takes_a_version(client: httpx.Client) -> None:
+    path = "/v1/models/fashion-mnist/versions/1:predict"
+    assert client.post(path, content=SAMPLE, headers=PNG).json()["version"] == "1"
+
+
+@pytest.mark.parametrize("version", ["2", "01", "latest"])
+def test_unknown_version_is_not_found(client: httpx.Client, version: str) -> None:
+    path = f"/v1/models/fashion-mnist/versions/{version}:predict"
+    answer = client.post(path, content=SAMPLE, headers=PNG)
+    assert answer.status_code == 404
+    assert repr(version) in answer.json()["error"]
+
+
+def test_unknown_model_is_not_found(client: httpx.Client) -> None:
+    raw = client.post("/v1/models/nope:predict", content=SAMPLE, headers=PNG)
+    form = client.post("/classify", files=upload(SAMPLE), data={"model": "nope"})
+    assert raw.status_code == form.status_code == 404
+    assert "fashion-mnist" in raw.json()["error"]
+    assert raw.json() == form.json()
+
+
+def test_predict_answers_many_images_in_order(client: httpx.Client) -> None:
+    blank = encoded(Image.new("L", (28, 28)))
+    singles = [
+        client.post(PREDICT, content=data, headers=PNG).json()["predictions"][0]
+        for data in (SAMPLE, blank)
+    ]
+    files = [("image", ("a.png", data)) for data in (SAMPLE, blank, SAMPLE)]
+    body = client.post(PREDICT, files=files).json()
+    assert [prediction["label"] for prediction in body["predictions"]] == [
+        singles[index]["label"] for index in (0, 1, 0)
+    ]
+
+
+def test_invalid_among_many(client: httpx.Client) -> None:
+    files = [("image", ("a", data)) for data in (SAMPLE, b"no image", SAMPLE, SAMPLE[:90])]
+    answer = client.post(PREDICT, files=files)
+    assert answer.status_code == 200
+    first, second, third, fourth = answer.json()["predictions"]
+    assert first == third
+    assert list(second) == list(fourth) == ["error"]
+
+
+def test_single_bad_part_is_a_plain_error(client: httpx.Client) -> None:
+    answer = client.post(PREDICT, files=upload(b"no image"))
+    assert answer.status_code == 415
+    assert list(answer.json()) == ["error"]
+
+
+def test_too_many_images_are_refused(client: httpx.Client) -> None:
+    files = [("image", ("a.png", SAMPLE))] * 9
+    answer = client.post(PREDICT, files=files)
+    assert answer.status_code == 413
+    assert "at most 8" in answer.json()["error"]
+
+
+@pytest.mark.parametrize("side", [(8, 8), (28, 28), (61, 37), (300, 200)])
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "I;16"])
+def test_denoise_keeps_size_and_colour(
+    client: httpx.Client, side: tuple[int, int], mode: str
+) -> None:
+    image = Image.new("L", side, 40)
+    ImageDraw.Draw(image).ellipse([2, 2, side[0] - 3, side[1] - 3], fill=200)
+    if mode == "I;16":
+        image = Image.fromarray(np.asarray(image).astype(np.uint16) * 256)
+    elif mode != "L":
+        image = image.convert(mode)
+    answer = client.post("/denoise", files=upload(encoded(image)))
+    assert answer.status_code == 200
+    assert answer.headers["content-type"] == "image/png"
+    denoised = Image.open(BytesIO(answer.content))
+    assert denoised.size == side
+    wanted = {"1": "L", "P": "RGB", "I;16": "L"}.get(mode, mode)
+    assert denoised.mode == wanted
+
+
+def test_denoise_keeps_alpha(client: httpx.Client) -> None:
+    image = Image.new("RGBA", (32, 24), (200, 100, 50, 255))
+    alpha = Image.linear_gradient("L").resize((32, 24))
+    image.putalpha(alpha)
+    answer = client.post("/denoise", files=upload(encoded(image)))
+    came = Image.open(BytesIO(answer.content)).getchannel("A")
+    assert came.tobytes() == alpha.tobytes()
+
+
+def test_denoise_takes_noise_out(client: httpx.Client) -> None:
+    clean = np.zeros((64, 96), dtype=np.float64)
+    clean[16:48, 20:40] = clean[8:56, 60:70] = 255
+    noisy = np.clip(clean + np.random.default_rng(1).normal(0, 76, clean.shape), 0, 255)
+    data = encoded(Image.fromarray(noisy.astype(np.uint8)))
+    came = np.asarray(Image.open(BytesIO(client.post("/denoise", files=upload(data)).content)))
+    assert np.square(came - clean).mean() < np.square(noisy - clean).mean() / 3
+
+
+def test_large_image_is_denoised_without_seams(client: httpx.Client) -> None:
+    random = np.random.default_rng(2)
+    tile = random.integers(0, 256, (64, 64), dtype=np.uint8)
+    pixels = np.tile(tile, (10, 12))
+    answer = client.post("/denoise", files=upload(encoded(Image.fromarray(pixels))))
+    came = np.asarray(Image.open(BytesIO(answer.content))).astype(int)
+    inner = came[64:-64, 64:-64].reshape(8, 64, 10, 64)
+    assert np.abs(inner - inner[:1, :, :1]).max() <= 1
+
+
+def test_predict_of_a_denoiser_is_a_png(client: httpx.Client) -> None:
+    raw = client.post("/v1/models/denoiser:predict", content=DIGIT, headers=PNG)
+    form = client.post("/denoise", files=upload(DIGIT))
+    part = client.post("/v1/models/denoiser:predict", files=upload(DIGIT))
+    assert raw.headers["content-type"] == "image/png"
+    assert raw.content == form.content == part.content
+
+
+def test_denoiser_takes_one_part(client: httpx.Client) -> None:
+    files = [("image", ("a.png", DIGIT))] * 2
+    answer = client.post("/v1/models/denoiser:predict", files=files)
+    assert answer.status_code == 413
+    assert "at most 1" in answer.json()["error"]
+
+
+@pytest.mark.parametrize(
+    ("size", "status"), [((7, 40), 400), ((8, 8), 200), ((1000, 1000), 200), ((1001, 1000), 413)]
+)
+def test_denoise_has_its_own_size_limits(
+    client: httpx.Client, size: tuple[int, int], status: int
+) -> None:
+    answer = client.post("/denoise", files=upload(encoded(Image.new("L", size))))
+    assert answer.status_code == status
+
+
+def test_model_for_another_task_is_refused(client: httpx.Client) -> None:
+    classify = client.post("/classify", files=upload(SAMPLE), data={"model": "denoiser"})
+    denoise = client.post("/denoise", files=upload(SAMPLE), data={"model": "fashion-mnist"})
+    assert classify.status_code == denoise.status_code == 400
+    assert "denoiser" in classify.json()["error"]
+    assert "fashion-mnist" in denoise.json()["error"]
+
+
+BAD_IMAGES = {
+    "text": (b"hello", 415),
+    "empty": (b"", 400),
+    "pdf": (b"%PDF-1.7 ...", 415),
+    "truncated": (SAMPLE[:-40], 400),
+    "header alone": (SAMPLE[:20], 400),
+    "too many bytes": (SAMPLE + bytes(1_000_000), 413),
+    "too many pixels": (encoded(Image.new("1", (2501, 2000))), 413),
+    "url": (b"http://127.0.0.1/x.png", 415),
+}
+
+
+@pytest.mark.parametrize("name", BAD_IMAGES)
+def test_bad_image_is_refused_on_every_route(client: httpx.Client, name: str) -> None:
+    data, status = BAD_IMAGES[name]
+    answers = [
+        client.post(PREDICT, content=data, headers=PNG),
+        client.post(PREDICT, files=upload(data)),
+        client.post("/classify", files=upload(data)),
+        client.post("/denoise", files=upload(data)),
+        client.post("/v1/models/denoiser:predict", content=data, headers=PNG),
+    ]
+    assert [answer.status_code for answer in answers] == [status] * len(answers)
+    for answer in answers:
+        assert list(answer.json()) == ["error"]
+        assert answer.json()["error"].startswith("expected ")
+
+
+def test_body_without_a_declared_length_is_limited(client: httpx.Client) -> None:
+    chunks = (bytes(100_000) for _ in range(11))
+    answer = client.post(PREDICT, content=chunks, headers=PNG)
+    assert answer.status_code == 413
+    assert "1000000 bytes" in answer.json()["error"]
+
+
+def test_colour_photo_in_every_format_gets_the_same_label(client: httpx.Client) -> None:
+    with Image.open(BytesIO(SAMPLE)) as image:
+        photo = Image.new("RGB", (400, 500), "white")
+        dark = Image.eval(image, lambda value: 255 - value).resize((280, 280))
+        photo.paste(dark, (90, 140))
+    for image_format in ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF"):
+        answer = client.post("/classify", files=upload(encoded(photo, image_format)))
+        assert answer.json()["label"] == "Trouser", image_format
+
+
+def test_corrupt_uploads_are_never_a_server_error(client: httpx.Client) -> None:
+    random = np.random.default_rng(3)
+    whole = np.frombuffer(SAMPLE, dtype=np.uint8)
+    for _ in range(60):
+        broken = whole.copy()
+        spots = random.integers(0, len(broken), 4)
+        broken[spots] = random.integers(0, 256, 4)
+        assert client.post("/classify", files=upload(broken.tobytes())).status_code < 500
+
+
+def test_bentoml_client_calls_the_forms(client: httpx.Client, tmp_path: Path) -> None:
+    bentoml = pytest.importorskip("bentoml", reason="BentoML's client is not installed")
+    photo = tmp_path / "photo.png"
+    photo.write_bytes(SAMPLE)
+    with bentoml.SyncHTTPClient(str(client.base_url)) as caller:
+        assert caller.classify(image=photo, top_k=1)["label"] == "Trouser"
+        assert caller.denoise(image=photo).size == (28, 28)

@@ -1,0 +1,150 @@
+import os
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from service.errors import SettingsError
+from service.settings import PREFIX, Settings, cpu_limit, read_settings
+
+# What Kubernetes puts into a pod for Services named vitrine and vitrine-metrics.
+KUBERNETES = {
+    "VITRINE_SERVICE_HOST": "10.0.0.11",
+    "VITRINE_SERVICE_PORT": "3000",
+    "VITRINE_SERVICE_PORT_HTTP": "3000",
+    "VITRINE_PORT": "tcp://10.0.0.11:3000",
+    "VITRINE_PORT_3000_TCP": "tcp://10.0.0.11:3000",
+    "VITRINE_PORT_3000_TCP_PROTO": "tcp",
+    "VITRINE_PORT_3000_TCP_PORT": "3000",
+    "VITRINE_PORT_3000_TCP_ADDR": "10.0.0.11",
+    "VITRINE_METRICS_SERVICE_HOST": "10.0.0.12",
+    "VITRINE_METRICS_SERVICE_PORT": "9090",
+    "VITRINE_METRICS_SERVICE_PORT_HTTP": "9090",
+    "VITRINE_METRICS_PORT": "tcp://10.0.0.12:9090",
+    "VITRINE_METRICS_PORT_9090_TCP": "tcp://10.0.0.12:9090",
+    "VITRINE_METRICS_PORT_9090_TCP_ADDR": "10.0.0.12",
+    "VITRINE_DNS_PORT_53_UDP_PORT": "53",
+}
+
+
+@pytest.fixture(autouse=True)
+def _no_settings_around(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in os.environ:
+        if name.startswith(PREFIX):
+            monkeypatch.delenv(name)
+
+
+def refusal(environment: dict[str, str]) -> str:
+    with pytest.raises(SettingsError) as caught:
+        read_settings(environment)
+    return str(caught.value)
+
+
+def test_empty_environment_gives_the_defaults() -> None:
+    settings = read_settings({})
+    assert settings == Settings()
+    assert settings.models_dir == Path("models")
+    assert settings.models == ()
+    assert settings.device == "auto"
+    assert settings.max_denoise_pixels == 4_000_000
+    assert settings.workers == cpu_limit()
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "value"),
+    [
+        ("models_dir", "/srv/models", Path("/srv/models")),
+        ("models", "fashion-mnist", ("fashion-mnist",)),
+        ("models", "a,b , c,", ("a", "b", "c")),
+        ("models", "", ()),
+        ("device", "gpu", "gpu"),
+        ("workers", "3", 3),
+        ("queue_limit", "10", 10),
+        ("max_batch_size", "8", 8),
+        ("max_image_bytes", "1000", 1000),
+        ("max_image_pixels", "2000", 2000),
+        ("max_denoise_pixels", "300", 300),
+        ("max_images_per_request", "4", 4),
+        ("max_request_bytes", "5000", 5000),
+        ("request_timeout_s", "0.5", 0.5),
+        ("log_requests", "false", False),
+        ("log_requests", "0", False),
+        ("log_format", "json", "json"),
+    ],
+)
+def test_setting_is_read_by_its_prefixed_name(name: str, text: str, value: object) -> None:
+    settings = read_settings({PREFIX + name.upper(): text})
+    assert getattr(settings, name) == value
+    assert settings.model_dump(exclude={name}) == Settings().model_dump(exclude={name})
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("VITRINE_DEVICE", "tpu"),
+        ("VITRINE_DEVICE", ""),
+        ("VITRINE_WORKERS", "0"),
+        ("VITRINE_WORKERS", "-1"),
+        ("VITRINE_WORKERS", "two"),
+        ("VITRINE_WORKERS", "1.5"),
+        ("VITRINE_QUEUE_LIMIT", "0"),
+        ("VITRINE_MAX_BATCH_SIZE", "0"),
+        ("VITRINE_MAX_IMAGE_BYTES", "10MB"),
+        ("VITRINE_MAX_IMAGE_PIXELS", "0"),
+        ("VITRINE_REQUEST_TIMEOUT_S", "0"),
+        ("VITRINE_REQUEST_TIMEOUT_S", "30s"),
+        ("VITRINE_LOG_REQUESTS", "maybe"),
+        ("VITRINE_LOG_FORMAT", "xml"),
+    ],
+)
+def test_unusable_value_is_named_and_shown(name: str, text: str) -> None:
+    message = refusal({name: text})
+    assert message.startswith(f"{name}: ")
+    assert message.endswith(f"got {text!r}")
+
+
+def test_all_unusable_values_are_named_at_once() -> None:
+    message = refusal({"VITRINE_WORKERS": "0", "VITRINE_DEVICE": "tpu"})
+    assert "VITRINE_WORKERS: " in message
+    assert "VITRINE_DEVICE: " in message
+
+
+@pytest.mark.parametrize(
+    "name", ["VITRINE_WORKER", "VITRINE_", "VITRINE_Workers", "VITRINE_HOST", "VITRINE_MODEL_DIR"]
+)
+def test_unknown_name_is_named(name: str) -> None:
+    message = refusal({name: "1"})
+    assert message.startswith(f"unknown setting {name}: expected one of VITRINE_DEVICE, ")
+
+
+def test_all_unknown_names_are_named_at_once() -> None:
+    message = refusal({"VITRINE_B": "1", "VITRINE_A": "1", "VITRINE_WORKERS": "1"})
+    assert message.startswith("unknown setting VITRINE_A, VITRINE_B: ")
+
+
+def test_names_of_others_are_not_settings() -> None:
+    others = {"PATH": "/bin", "WORKERS": "9", "MY_VITRINE_WORKERS": "9", "VITRINES": "9"}
+    assert read_settings(others) == Settings()
+
+
+def test_what_kubernetes_injects_is_not_a_setting() -> None:
+    assert read_settings(KUBERNETES) == Settings()
+
+
+@pytest.mark.parametrize("port", ["8080", "", "http"])
+def test_port_of_a_person_is_an_unknown_setting(port: str) -> None:
+    assert refusal({"VITRINE_PORT": port}).startswith("unknown setting VITRINE_PORT: ")
+
+
+@pytest.mark.parametrize("name", ["VITRINE_PORT_3000", "VITRINE_SERVICE", "VITRINE_PORT_TCP"])
+def test_half_of_what_kubernetes_injects_is_an_unknown_setting(name: str) -> None:
+    assert refusal({name: "1"}).startswith(f"unknown setting {name}: ")
+
+
+def test_settings_cannot_be_changed() -> None:
+    with pytest.raises(ValidationError, match="frozen"):
+        read_settings({}).workers = 2
+
+
+def test_cpu_limit_is_at_least_one_and_at_most_the_cores() -> None:
+    assert 1 <= cpu_limit() <= (os.cpu_count() or 1)
