@@ -37,6 +37,11 @@ class Server:
         lines = self.log.read_text().splitlines()
         return [json.loads(line) for line in lines if line.startswith("{")]
 
+    def close(self) -> None:
+        """End the server if it still runs."""
+        if self.process.poll() is None:
+            self.stop()
+
     def stop(self, how: signal.Signals = signal.SIGINT) -> int:
         """Ask the server to end and wait; returns its exit status."""
         self.process.send_signal(how)
@@ -75,15 +80,13 @@ def serve(folder: Path, **settings: object) -> Iterator[Server]:
             command(port), cwd=CHECKOUT, env=environment(**settings), stderr=output, stdout=output
         )
     server = Server(f"http://127.0.0.1:{port}", process, log)
-    try:
-        _wait_until_ready(server)
+    with contextlib.closing(server):
+        wait_until_ready(server)
         yield server
-    finally:
-        if process.poll() is None:
-            server.stop()
 
 
-def _wait_until_ready(server: Server) -> None:
+def wait_until_ready(server: Server) -> None:
+    """Return once /readyz is 200; raises RuntimeError, with the log, if that does not come."""
     deadline = time.monotonic() + START_TIMEOUT_S
     while time.monotonic() < deadline:
         if server.process.poll() is not None:

@@ -6,6 +6,7 @@ from pydantic import ValidationError
 
 from service.errors import SettingsError
 from service.settings import PREFIX, Settings, cpu_limit, read_settings
+from tests.conftest import SHIPPED_MODELS
 
 # What Kubernetes puts into a pod for Services named vitrine and vitrine-metrics.
 KUBERNETES = {
@@ -43,7 +44,7 @@ def refusal(environment: dict[str, str]) -> str:
 def test_empty_environment_gives_the_defaults() -> None:
     settings = read_settings({})
     assert settings == Settings()
-    assert settings.models_dir == Path("models")
+    assert settings.models_dir == SHIPPED_MODELS
     assert settings.models == ()
     assert settings.device == "auto"
     assert settings.max_denoise_pixels == 4_000_000
