@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from training import recipes
-from training.data import DataError
+from training.errors import TrainingError
 from training.options import Options, add_options, read_options
 
 
@@ -50,7 +50,7 @@ def main(arguments: list[str]) -> int:
     options: Options = read_options(name, parser.parse_args(arguments[1:]))
     try:
         folder = recipe.run(options)
-    except DataError as error:
+    except TrainingError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     print(f"Wrote {folder}\nServe it: VITRINE_MODELS_DIR={options.out} make serve")

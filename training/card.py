@@ -48,7 +48,7 @@ def render_card(manifest: Manifest, card: Card) -> str:
     arguments = " ".join(
         f"--{name}" if value is True else f"--{name} {value}"
         for name, value in origin.arguments.items()
-        if value not in (None, False)
+        if value is not None and value is not False
     )
     figures = "\n\n".join(f"{title}:\n\n![{title}]({file})" for title, file in card.figures)
     return f"""# {card.title}
@@ -81,7 +81,7 @@ parameters, input {height}x{width}x{channels} ({manifest.input.color}).
 python -m training {origin.recipe} {arguments}
 ```
 Recipe `{origin.recipe}` at commit `{origin.commit}`, seed {origin.seed}, \
-{origin.seconds:,.0f} seconds on the CPU, with \
+{origin.seconds:,.0f} seconds, with \
 {", ".join(f"{library} {version}" for library, version in origin.libraries.items())}.
 """
 

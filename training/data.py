@@ -1,8 +1,10 @@
 """Data sets as arrays: where they are looked for, how they are split, what if they lack."""
 
+import contextlib
 import hashlib
 import os
-from collections.abc import Iterable
+import zipfile
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,12 +15,9 @@ from tqdm import tqdm
 
 from service.manifest import Input
 from service.preprocess import Floats, preprocess
+from training.errors import DataError
 
 Labels = npt.NDArray[np.int64]
-
-
-class DataError(Exception):
-    """A data set that is missing or not as expected; the message says how to mend it."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +46,15 @@ def require(path: Path, how_to_get_it: str) -> Path:
     if not path.is_file():
         raise DataError(f"{path.name} is missing: looked for {path.absolute()}. {how_to_get_it}")
     return path
+
+
+@contextlib.contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Turn what goes wrong while `path` is read into a DataError that names it."""
+    try:
+        yield
+    except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile) as error:
+        raise DataError(f"{path.absolute()} cannot be read: {error}; get it again") from error
 
 
 def sha256_of(paths: Iterable[Path]) -> dict[str, str]:

@@ -5,6 +5,7 @@ from sklearn import metrics
 
 from service.preprocess import Floats
 from training.data import Labels
+from training.errors import DataError
 
 
 def classification_metrics(
@@ -12,10 +13,13 @@ def classification_metrics(
 ) -> dict[str, float]:
     """Accuracy, and precision, recall, F1 and one-versus-rest ROC AUC: macro and by class.
 
-    truth is (n,), probabilities (n, classes).
+    truth is (n,), probabilities (n, classes); raises DataError if a class has no test item.
     """
     predicted = probabilities.argmax(axis=1)
     classes = np.arange(len(labels))
+    missing = [labels[k] for k in np.setdiff1d(classes, truth)]
+    if missing:
+        raise DataError(f"expected every class in the test split, got none of {missing}")
     precision, recall, f1, support = metrics.precision_recall_fscore_support(
         truth, predicted, labels=classes, zero_division=0.0
     )

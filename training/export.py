@@ -34,16 +34,13 @@ from service.manifest import (
 from service.preprocess import Floats, preprocess, to_pixels
 from service.tiles import predict_tiled
 from training.card import Card, render_card
+from training.errors import ExportError
 from training.options import Options
 
 MAX_ABS_DIFFERENCE = 1e-3
 COMPARISON_BATCH = 100
 TIMED_BATCHES = (1, 8, 32)
 LIBRARIES = ("keras", "tensorflow", "jax", "torch", "numpy", "pillow", "ai-edge-litert")
-
-
-class ExportError(Exception):
-    """The converted network does not answer like the trained one."""
 
 
 @dataclass(frozen=True)
@@ -103,7 +100,7 @@ def _write_engines(trained: Trained, folder: Path) -> dict[str, Engine]:
     agreement = None
     if trained.task == "classification":
         agreement = float((expected.argmax(axis=1) == came.argmax(axis=1)).mean())
-    if difference > MAX_ABS_DIFFERENCE or agreement not in (None, 1.0):
+    if not difference <= MAX_ABS_DIFFERENCE or agreement not in (None, 1.0):
         raise ExportError(
             f"LiteRT differs from Keras on {len(expected)} validation images: outputs by up to "
             f"{difference:.2g} (at most {MAX_ABS_DIFFERENCE}), same label on {agreement} of them"

@@ -43,7 +43,6 @@ def fit(
     best_so_far = (max if mode == "max" else min)(earlier) if earlier else None
     if earlier:
         print(f"Resuming after epoch {len(earlier)}; best {monitor} so far {best_so_far:.4f}")
-    # EarlyStopping forgets its best value when a run resumes; ModelCheckpoint is told it.
     callbacks = [
         keras.callbacks.ModelCheckpoint(
             best,
@@ -53,9 +52,9 @@ def fit(
             save_weights_only=True,
             initial_value_threshold=best_so_far,
         ),
-        keras.callbacks.EarlyStopping(monitor, patience=patience, mode=mode, baseline=best_so_far),
+        _ResumableEarlyStopping(earlier, monitor=monitor, patience=patience, mode=mode),
         keras.callbacks.CSVLogger(log, append=True),
-        keras.callbacks.BackupAndRestore(checkpoints / "backup"),
+        keras.callbacks.BackupAndRestore(checkpoints / "backup", double_checkpoint=True),
     ]
     model.fit(
         *(training if isinstance(training, tuple) else (training,)),
@@ -68,6 +67,22 @@ def fit(
     history = read_history(log)
     shutil.rmtree(checkpoints)
     return history
+
+
+class _ResumableEarlyStopping(keras.callbacks.EarlyStopping):
+    """Keras's own forgets, when a run resumes, its best value and how long it has waited."""
+
+    def __init__(self, earlier: list[float], **options: Any) -> None:
+        super().__init__(**options)
+        self._earlier = earlier
+
+    def on_train_begin(self, logs: Any = None) -> None:
+        """Take up the values of the epochs before the interruption."""
+        super().on_train_begin(logs)
+        if self._earlier:
+            kept = best_epoch({self.monitor: self._earlier}, self.monitor) - 1
+            self.best, self.best_epoch = self._earlier[kept], kept
+            self.wait = len(self._earlier) - 1 - kept
 
 
 def read_history(log: Path) -> History:

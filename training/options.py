@@ -25,7 +25,8 @@ class Options:
 
     def checkpoints(self) -> Path:
         """Where an interrupted run of exactly these arguments left its state."""
-        parts = [f"{key}={value}" for key, value in sorted(self.arguments.items()) if value]
+        parts = [f"{key}={value}" for key, value in sorted(self.arguments.items())]
+        parts.append(f"data={self.data}")
         return CHECKPOINTS / "-".join([self.recipe, *parts]).replace("/", "_")
 
 
@@ -41,7 +42,16 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--data", type=Path, help="folder of the data set")
     parser.add_argument("--seed", type=int, default=1, help="default 1")
-    parser.add_argument("--epochs", type=int, help="at most this many (default: the recipe's)")
+    parser.add_argument(
+        "--epochs", type=at_least_one, help="at most this many (default: the recipe's)"
+    )
+
+
+def at_least_one(text: str) -> int:
+    """A whole number from 1."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected a whole number of at least 1, got {text!r}")
+    return int(text)
 
 
 def read_options(recipe: str, parsed: argparse.Namespace) -> Options:

@@ -16,7 +16,8 @@ from keras import layers
 
 from service.manifest import FashionMnist, Input, Manifest, Output, Scale, read_manifest
 from training.card import Card, classification_results
-from training.data import DataError, Split, hold_out, keras_cache, prepare, require, sha256_of
+from training.data import Split, hold_out, keras_cache, prepare, reading, require, sha256_of
+from training.errors import DataError
 from training.evaluation import classification_metrics, confusion
 from training.export import Trained, export
 from training.fit import fit, seed_everything
@@ -43,6 +44,11 @@ FILES = (
     "t10k-images-idx3-ubyte.gz",
     "t10k-labels-idx1-ubyte.gz",
 )
+
+
+def name_of(kind: str) -> str:
+    """The name of a network's artifact: the CNN's is the data set's."""
+    return "fashion-mnist" if kind == "cnn" else f"fashion-mnist-{kind}"
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -73,7 +79,6 @@ def run(options: Options) -> Path:
     metrics = classification_metrics(test.labels, probabilities, LABELS)
     print(f"Test accuracy {metrics['accuracy']:.4f} on {len(test)} images")
 
-    name = "fashion-mnist" if kind == "cnn" else f"fashion-mnist-{kind}"
     if kind == "cnn":
         metrics |= sibling_metrics(options.out)
 
@@ -83,7 +88,7 @@ def run(options: Options) -> Path:
 
     return export(
         Trained(
-            name=name,
+            name=name_of(kind),
             task="classification",
             labels=LABELS,
             input=spec,
@@ -131,15 +136,20 @@ def load(folder: Path, split: str, spec: Input, count: int | None) -> Split:
 
 def read_split(folder: Path, split: str) -> tuple[np.ndarray, np.ndarray]:
     """Images (n, 28, 28) uint8 and labels (n,) uint8, from the IDX files."""
-    labels = np.frombuffer(
-        gzip.decompress((folder / f"{split}-labels-idx1-ubyte.gz").read_bytes()), np.uint8, offset=8
-    )
-    images = np.frombuffer(
-        gzip.decompress((folder / f"{split}-images-idx3-ubyte.gz").read_bytes()),
-        np.uint8,
-        offset=16,
-    )
+    labels = read_idx(folder / f"{split}-labels-idx1-ubyte.gz", header_bytes=8)
+    images = read_idx(folder / f"{split}-images-idx3-ubyte.gz", header_bytes=16)
+    if images.size != labels.size * 28 * 28:
+        raise DataError(
+            f"{folder}: expected {labels.size} images of 28x28 in the {split} split, one for each "
+            f"label, got {images.size} pixels"
+        )
     return images.reshape(len(labels), 28, 28), labels
+
+
+def read_idx(path: Path, header_bytes: int) -> np.ndarray:
+    """The bytes of a gzipped IDX file behind its header."""
+    with reading(path):
+        return np.frombuffer(gzip.decompress(path.read_bytes()), np.uint8, offset=header_bytes)
 
 
 def input_spec(kind: str, folder: Path) -> Input:
@@ -222,11 +232,11 @@ def sibling_metrics(out: Path) -> dict[str, float]:
     """Accuracy and size of the other two networks, where they were trained into the same folder."""
     found: dict[str, float] = {}
     for kind in ("dense", "mlp"):
-        versions = sorted((out / f"fashion-mnist-{kind}").glob("[0-9]*"), key=lambda p: int(p.name))
-        if versions:
-            manifest = read_manifest(versions[-1])
-            found[f"accuracy/network {kind}"] = manifest.metrics["accuracy"]
-            found[f"parameters/network {kind}"] = float(manifest.parameters)
+        manifests = [read_manifest(p.parent) for p in (out / name_of(kind)).glob("*/manifest.json")]
+        if manifests:
+            latest = max(manifests, key=lambda manifest: int(manifest.version))
+            found[f"accuracy/network {kind}"] = latest.metrics["accuracy"]
+            found[f"parameters/network {kind}"] = float(latest.parameters)
     return found
 
 

@@ -15,7 +15,8 @@ from keras import layers
 
 from service.manifest import Cover, Input, Output
 from training.card import Card
-from training.data import DataError, Split, hold_out, prepare, require, sha256_of
+from training.data import Split, hold_out, prepare, reading, require, sha256_of
+from training.errors import DataError
 from training.evaluation import classification_metrics, confusion
 from training.export import Trained, export
 from training.fit import fit, seed_everything
@@ -40,7 +41,7 @@ def run(options: Options) -> Path:
     """Data, network, train, evaluate, export; returns the artifact's folder."""
     seed_everything(options.seed)
     start = time.monotonic()
-    folder = options.data or DATA
+    folder = locate(options.data or DATA)
     training, validation = hold_out(load(folder, "train"), VALIDATION_FRACTION, options.seed)
     if options.smoke:
         training, validation = training.first(200), validation.first(60)
@@ -81,13 +82,20 @@ def run(options: Options) -> Path:
 
 
 # --- Data
+def locate(folder: Path) -> Path:
+    """`folder`, if both files are there."""
+    for file in FILES:
+        require(
+            folder / file,
+            "It comes with the course's convolutional networks; name its folder with --data.",
+        )
+    return folder
+
+
 def load(folder: Path, split: str) -> Split:
     """The `train` or `test` split, prepared as the service prepares a posted image."""
-    path = require(
-        folder / f"{split}_signs.h5",
-        "It comes with the course's convolutional networks; name its folder with --data.",
-    )
-    with h5py.File(path) as file:
+    path = folder / f"{split}_signs.h5"
+    with reading(path), h5py.File(path) as file:
         wanted = f"{split}_set_x", f"{split}_set_y"
         if not all(key in file for key in wanted):
             raise DataError(f"{path}: expected the keys {wanted}, got {tuple(file)}")
