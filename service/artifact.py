@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from service.errors import ArtifactError
-from service.manifest import MANIFEST_FILE, Manifest, read_manifest
+from service.manifest import MANIFEST_FILE, ExpectedImage, Manifest, read_manifest
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,10 @@ def verify(artifact: Artifact) -> None:
         digest = hashlib.sha256(content).hexdigest()
         if digest != expected.sha256:
             raise ArtifactError(f"{path}: expected SHA-256 {expected.sha256}, got {digest}")
-    needed = [artifact.manifest.sample.file]
+    sample = artifact.manifest.sample
+    needed = [sample.file]
+    if isinstance(sample.expected, ExpectedImage):
+        needed.append(sample.expected.file)
     needed += [engine.file for engine in artifact.manifest.engines.values()]
     for name in needed:
         if name not in artifact.manifest.files:

@@ -1,5 +1,6 @@
 """Posted bytes -> an image or a network's input; whatever is wrong with an input is found here."""
 
+import re
 from io import BytesIO
 
 import numpy as np
@@ -12,10 +13,11 @@ from service.preprocess import Floats, preprocess, upright
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
 MIN_DENOISE_SIDE = 8
 
-_SIGNATURES = (
-    b"\x89PNG", b"\xff\xd8\xff", b"RIFF", b"BM", b"GIF8", b"II*\0", b"MM\0*",
-)  # fmt: skip
-_MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr", "LAB")
+# What the formats begin with: tells a broken image from something else.
+_SIGNATURE = re.compile(
+    rb"\x89PNG|\xff\xd8\xff|RIFF.{4}WEBP|BM.{4}\0{4}|GIF8|II[*+]\0|MM\0[*+]", re.DOTALL
+)
+_MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr")
 
 
 def open_image(data: bytes, max_bytes: int, max_pixels: int) -> Image.Image:
@@ -29,14 +31,15 @@ def open_image(data: bytes, max_bytes: int, max_pixels: int) -> Image.Image:
         raise TooLarge(f"expected an image of at most {max_bytes} bytes, got {len(data)} bytes")
     try:
         image = Image.open(BytesIO(data), formats=FORMATS)
-    except UnidentifiedImageError:
-        if data.startswith(_SIGNATURES):
-            raise _broken("its header cannot be read", data) from None
-        raise UnsupportedImage(
-            f"expected an image ({', '.join(FORMATS)}), got {len(data)} bytes of another type"
-        ) from None
+    except Image.DecompressionBombError as error:  # Pillow's own limit, where it is the lower one
+        raise TooLarge(f"expected an image of at most {max_pixels} pixels: {error}") from error
     except Exception as error:  # Pillow's plugins raise many kinds on hostile bytes
-        raise _broken(error, data) from error
+        if not _SIGNATURE.match(data):
+            raise UnsupportedImage(
+                f"expected an image ({', '.join(FORMATS)}), got {len(data)} bytes of another type"
+            ) from error
+        unread = isinstance(error, UnidentifiedImageError)
+        raise _broken("its header cannot be read" if unread else error, data) from error
     pixels = image.width * image.height
     if pixels > max_pixels:
         raise TooLarge(
@@ -45,7 +48,8 @@ def open_image(data: bytes, max_bytes: int, max_pixels: int) -> Image.Image:
         )
     if image.mode not in _MODES and not image.mode.startswith("I;16"):
         raise BadInput(
-            f"expected 1 to 16 bits a channel, got {image.format} of Pillow's mode {image.mode}"
+            "expected grey, palette, RGB or CMYK with 1 to 16 bits a channel, "
+            f"got {image.format} of mode {image.mode}"
         )
     return image
 
@@ -74,8 +78,12 @@ def decode_planes(image: Image.Image) -> tuple[Floats, Image.Image | None]:
     """An opened image -> its colour planes (1 or 3, height, width, 1) in 0..1, and its alpha."""
     _unpack(image)
     image = upright(image)
-    alpha = image.convert("RGBA").getchannel("A") if image.has_transparency_data else None
-    image = image.convert("L" if image.mode in ("1", "L", "LA") else "RGB")
+    colors = "L" if image.mode in ("1", "L", "LA") else "RGB"
+    alpha = None
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        alpha = image.getchannel("A")
+    image = image.convert(colors)
     pixels = np.asarray(image).reshape(image.height, image.width, -1)
     planes = np.moveaxis(pixels, 2, 0)[..., np.newaxis].astype(np.float32)
     planes /= np.float32(255)
@@ -85,7 +93,6 @@ def decode_planes(image: Image.Image) -> tuple[Floats, Image.Image | None]:
 def _unpack(image: Image.Image) -> None:
     try:
         image.load()
-        image.getexif()
     except Exception as error:  # Pillow's plugins raise many kinds on hostile bytes
         raise BadInput(
             f"expected a whole {image.format} image, got a broken one: {error}"

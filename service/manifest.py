@@ -7,6 +7,7 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    FiniteFloat,
     StringConstraints,
     ValidationError,
     model_validator,
@@ -168,11 +169,37 @@ class Manifest(Part):
     output: Output
     tiling: Tiling | None = None
     parameters: int = Field(gt=0)
-    metrics: dict[str, float]
+    metrics: dict[str, FiniteFloat]
     engines: dict[Literal["litert", "keras"], Engine]
     files: dict[FileName, File]
     sample: Sample
     training: Training
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        channels = {"grey": 1, "rgb": 3}[self.input.color]
+        if self.input.shape[2] != channels:
+            raise ValueError(
+                f"expected {channels} channels of input for {self.input.color}, "
+                f"got {self.input.shape[2]}"
+            )
+        expected = self.sample.expected
+        if self.task == "classification":
+            if self.output.shape != (len(self.labels),):
+                raise ValueError(
+                    f"expected an output for each of {len(self.labels)} labels, "
+                    f"got the shape {self.output.shape}"
+                )
+            if not isinstance(expected, ExpectedLabel):
+                raise ValueError("expected a label as the sample's answer, got an image")
+            if expected.label not in self.labels[expected.index : expected.index + 1]:
+                raise ValueError(
+                    f"expected the sample's label {expected.label!r} at index {expected.index}, "
+                    f"got the labels {self.labels}"
+                )
+        elif self.tiling is None or not isinstance(expected, ExpectedImage):
+            raise ValueError("expected a tiling, and an image as the sample's answer")
+        return self
 
 
 def read_manifest(folder: Path) -> Manifest:

@@ -147,10 +147,7 @@ class Model:
         record.add_stage(stage, seconds)
 
     def _compute_batch(self, items: Sequence[Floats]) -> Sequence[Floats]:
-        results = self.engine.predict(np.stack(items))
-        if len(results) != len(items):
-            raise RuntimeError(f"expected {len(items)} results of the engine, got {len(results)}")
-        return list(results)
+        return list(self.engine.predict(np.stack(items)))
 
     def _compute_tiled(self, items: Sequence[Floats]) -> Sequence[Floats]:
         assert self.manifest.tiling is not None

@@ -5,7 +5,7 @@ from typing import Literal
 
 from service.artifact import Artifact, find_artifacts, verify
 from service.engine import Engine, KerasEngine, LiteRTEngine, count_gpus, keras_is_installed
-from service.errors import ArtifactError, SettingsError, UnknownModel
+from service.errors import ArtifactError, RequestError, SettingsError, UnknownModel
 from service.log import logger
 from service.metrics import Metrics
 from service.model import Model
@@ -56,17 +56,25 @@ def load_models(settings: Settings, metrics: Metrics) -> Models:
         verify(artifact)
         engine = open_engine(artifact, device, threads=max(1, cpu_limit() // settings.workers))
         model = Model(artifact, engine, settings, metrics)
-        model.prove()
-        model.warm()
-        manifest = artifact.manifest
-        sha256 = manifest.files[manifest.engines[engine.name].file].sha256
-        metrics.model_info.labels(
-            manifest.name, manifest.version, engine.name, engine.device, sha256
-        ).set(1)
-        fields = {"model": manifest.name, "version": manifest.version, "engine": engine.name}
-        logger.info("loaded", extra={"fields": fields | {"device": engine.device}})
+        try:
+            model.prove()
+            model.warm()
+        except (RequestError, ValueError, RuntimeError, IndexError) as error:
+            raise ArtifactError(
+                f"{artifact.folder}: its network and its manifest do not fit: {error}"
+            ) from error
+        _announce(model, metrics)
         loaded.append(model)
     return Models(loaded)
+
+
+def _announce(model: Model, metrics: Metrics) -> None:
+    manifest, engine = model.manifest, model.engine
+    sha256 = manifest.files[manifest.engines[engine.name].file].sha256
+    identity = (manifest.name, manifest.version, engine.name, engine.device)
+    metrics.model_info.labels(*identity, sha256).set(1)
+    names = ("model", "version", "engine", "device")
+    logger.info("loaded", extra={"fields": dict(zip(names, identity, strict=True))})
 
 
 def choose_device(wanted: Literal["auto", "cpu", "gpu"]) -> Device:
@@ -93,7 +101,11 @@ def open_engine(artifact: Artifact, device: Device, threads: int) -> Engine:
     """Keras on a GPU; on a CPU LiteRT, or Keras without a `.tflite`; raises ArtifactError."""
     engines = artifact.manifest.engines
     if device == "cpu" and "litert" in engines:
-        return LiteRTEngine(artifact.path(engines["litert"].file), threads)
+        path = artifact.path(engines["litert"].file)
+        try:
+            return LiteRTEngine(path, threads)
+        except ValueError as error:
+            raise ArtifactError(f"{path}: LiteRT cannot load it: {error}") from error
     if "keras" not in engines:
         raise ArtifactError(
             f"{artifact.folder}: expected an engine for the {device}, got {', '.join(engines)}"

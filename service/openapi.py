@@ -83,6 +83,7 @@ _CLASSIFIED = _json(_IDENTITY | SCHEMAS["Prediction"]["properties"])
 RESPONSES: Json = {"/classify": _responses(_CLASSIFIED), "/denoise": _responses(_PNG)}
 """The responses of the routes that BentoML describes itself."""
 
+
 def _predict(*, version: bool) -> Json:
     names = ("name", "version") if version else ("name",)
     parameters = [

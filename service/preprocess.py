@@ -16,7 +16,7 @@ _SIXTEEN_BIT_MODES = ("I;16", "I;16L", "I;16B", "I;16N")
 
 # EXIF orientation -> what brings the image upright. Pillow's own function also rewrites the EXIF
 # data, which fails where they are damaged, and copies images that are upright already.
-_TURNS = {
+_TURNS: dict[object, Image.Transpose] = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -54,12 +54,19 @@ def flatten(image: Image.Image, spec: Input) -> Image.Image:
 
 def upright(image: Image.Image) -> Image.Image:
     """Apply the EXIF orientation and reduce 16-bit grey to 8 bits."""
-    turn = _TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+    turn = _TURNS.get(_orientation(image))
     if turn is not None:
         image = image.transpose(turn)
     if image.mode in _SIXTEEN_BIT_MODES:
         return Image.fromarray((np.asarray(image).astype(np.uint16) >> 8).astype(np.uint8))
     return image
+
+
+def _orientation(image: Image.Image) -> object:
+    try:
+        return image.getexif().get(ExifTags.Base.Orientation)
+    except Exception:  # damaged EXIF data say nothing; the image itself is whole
+        return None
 
 
 def opaque(image: Image.Image) -> Image.Image:

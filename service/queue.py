@@ -98,7 +98,10 @@ class BatchQueue(Generic[Item, Result]):
 
     def _outcomes(self, items: list[Item]) -> Sequence[Result | Exception]:
         try:
-            return self._compute(items)
+            results = self._compute(items)
+            if len(results) != len(items):
+                raise RuntimeError(f"expected {len(items)} results, got {len(results)}")
+            return results
         except Exception as error:
             if len(items) == 1:
                 return [error]

@@ -4,18 +4,20 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import Field, ValidationError, field_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from service.errors import SettingsError
 
 PREFIX = "VITRINE_"
 
-# What Kubernetes puts into every pod for a Service called vitrine or vitrine-something.
+# What Kubernetes puts into every pod for a Service called vitrine or vitrine-something. A `…_PORT`
+# holds an address there; a number is somebody's guess at a setting.
 _SERVICE_LINK = re.compile(
-    r"VITRINE_(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(_\d+_(TCP|UDP|SCTP)(_\w+)?)?)"
+    r"VITRINE_(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(_\w+)?)=.*"
+    r"|VITRINE_(\w+_)?PORT=\w+://.*",
+    re.DOTALL,
 )
 
 
@@ -29,14 +31,14 @@ def cpu_limit() -> int:
         return cores or 1
 
 
-class Settings(BaseSettings):
+class Settings(BaseModel):
     """The settings, named `VITRINE_` and the field's name in capitals."""
 
-    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
     models_dir: Path = Path(__file__).resolve().parent.parent / "models"
     """Folder of artifacts, `<name>/<version>/`; by default `models` beside `service`."""
-    models: Annotated[tuple[str, ...], NoDecode] = ()
+    models: tuple[str, ...] = ()
     """Names to serve, separated by commas; none means all."""
     device: Literal["auto", "cpu", "gpu"] = "auto"
     """Where networks run; `gpu` without a GPU stops the start, `auto` takes what there is."""
@@ -73,33 +75,22 @@ class Settings(BaseSettings):
 
 def read_settings(environment: Mapping[str, str] = os.environ) -> Settings:
     """Read the settings; raises SettingsError that names every unknown or unusable one."""
-    known = {PREFIX + field.upper() for field in Settings.model_fields}
-    unknown = [
-        name
+    fields = {PREFIX + field.upper(): field for field in Settings.model_fields}
+    ours = {
+        name: value
         for name, value in environment.items()
-        if name.startswith(PREFIX) and name not in known and not _is_service_link(name, value)
-    ]
+        if name.startswith(PREFIX) and not _SERVICE_LINK.fullmatch(f"{name}={value}")
+    }
+    unknown = sorted(ours.keys() - fields.keys())
     if unknown:
         raise SettingsError(
-            f"unknown setting {', '.join(sorted(unknown))}: "
-            f"expected one of {', '.join(sorted(known))}"
+            f"unknown setting {', '.join(unknown)}: expected one of {', '.join(sorted(fields))}"
         )
-    given = {
-        field: environment[PREFIX + field.upper()]
-        for field in Settings.model_fields
-        if PREFIX + field.upper() in environment
-    }
     try:
-        return Settings.model_validate(given)
+        return Settings.model_validate({fields[name]: value for name, value in ours.items()})
     except ValidationError as error:
         problems = (
             f"{PREFIX}{str(detail['loc'][0]).upper()}: {detail['msg']}, got {detail['input']!r}"
             for detail in error.errors(include_url=False)
         )
         raise SettingsError("; ".join(problems)) from error
-
-
-def _is_service_link(name: str, value: str) -> bool:
-    if name == PREFIX + "PORT":  # a person's guess at a setting, unless it is an address
-        return "://" in value
-    return _SERVICE_LINK.fullmatch(name) is not None

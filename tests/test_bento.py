@@ -24,6 +24,7 @@ def test_bento_serves_the_models_in_it(tmp_path: Path, bentoml_home: dict[str, s
         env=bentoml_home,
         capture_output=True,
         text=True,
+        check=False,
     )
     assert built.returncode == 0, built.stderr
     tag = built.stdout.strip().removeprefix("__tag__:")

@@ -78,6 +78,17 @@ def wait_for(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
     pytest.fail(f"make serve is not ready: {log.read_text()}")
 
 
+def shell(command: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        ["sh", "-c", command],
+        cwd=folder,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
 def test_readme_starts_with_the_two_commands() -> None:
     assert [example.shell for example in OTHERS[:2]] == ["make serve", "make test"]
 
@@ -91,7 +102,7 @@ def test_curl_gives_the_answer_that_readme_shows(
     for name in ("models", "pyproject.toml"):
         (tmp_path / name).symlink_to(CHECKOUT / name)
     command = example.shell.replace("localhost:3000", make_serve)
-    ran = subprocess.run(["sh", "-c", command], cwd=tmp_path, capture_output=True, text=True)
+    ran = shell(command, tmp_path)
     assert ran.returncode == 0, ran.stderr
     if example.shown is not None:
         assert json.loads(ran.stdout) == json.loads(example.shown)
@@ -101,14 +112,13 @@ def test_curl_gives_the_answer_that_readme_shows(
 
 @pytest.mark.parametrize("example", OTHERS[2:], ids=lambda example: example.shell)
 def test_other_commands_work(example: Example) -> None:
-    ran = subprocess.run(
-        ["sh", "-c", example.shell], cwd=CHECKOUT, env=environment(), capture_output=True, text=True
-    )
+    ran = shell(example.shell, CHECKOUT)
     assert ran.returncode == 0, ran.stderr
 
 
 def test_model_table_shows_the_measured_numbers() -> None:
-    rows = re.findall(r"^\| \[`([\w-]+)`\]\((models/.*?)/README\.md\) \|(.*)$", README, re.MULTILINE)
+    row = re.compile(r"^\| \[`([\w-]+)`\]\((models/.*?)/README\.md\) \|(.*)$", re.MULTILINE)
+    rows = row.findall(README)
     assert len(rows) >= 3
     for name, folder, rest in rows:
         manifest = read_manifest(CHECKOUT / folder)

@@ -45,9 +45,9 @@ def client(
     tmp_path_factory: pytest.TempPathFactory, test_split: tuple[Pixels, Pixels]
 ) -> Iterator[httpx.Client]:
     folder = tmp_path_factory.mktemp("accuracy")
-    with serve(folder, models="fashion-mnist", log_requests=False) as server:
-        with server.client() as opened:
-            yield opened
+    settings: dict[str, object] = {"models": "fashion-mnist", "log_requests": False}
+    with serve(folder, **settings) as server, server.client() as opened:
+        yield opened
 
 
 def posted(client: httpx.Client, image: Image.Image, image_format: str = "PNG") -> int:

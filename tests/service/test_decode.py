@@ -139,6 +139,15 @@ def test_transparent_colour_of_a_palette_becomes_white(image_format: str) -> Non
     assert decoded(data)[0].tolist() == [[0, 0, 0], [255, 255, 255], [30, 40, 50]]
 
 
+def test_half_transparent_colour_of_a_palette_is_laid_on_white() -> None:
+    image = Image.new("P", (3, 1))
+    image.putpalette([0, 0, 0, 50, 50, 50, 30, 40, 50])
+    image.putdata([0, 1, 2])
+    data = encode(image, "PNG", transparency=bytes([0, 128, 255]))
+    levels = decoded(data)[0, :, 2].astype(int).tolist()
+    assert levels == [255, pytest.approx(152, abs=1), 50]
+
+
 def test_transparent_colour_of_a_colour_image_becomes_white() -> None:
     image = Image.fromarray(np.array([[[1, 2, 3], [9, 9, 9]]], dtype=np.uint8))
     data = encode(image, "PNG", transparency=(1, 2, 3))
@@ -260,7 +269,7 @@ def test_truncated_file_is_refused(name: str, part: float) -> None:
 
 
 @pytest.mark.parametrize(
-    "data", [b"\x89PNG", b"\xff\xd8\xff", b"GIF89a", b"BM", b"II*\0", b"MM\0*"]
+    "data", [b"\x89PNG", b"\xff\xd8\xff", b"GIF89a", b"BM1234\0\0\0\0", b"II*\0", b"MM\0*"]
 )
 def test_signature_alone_is_a_broken_image(data: bytes) -> None:
     with pytest.raises(BadInput, match=f"expected a whole image, got {len(data)} bytes"):
@@ -299,10 +308,34 @@ def test_claimed_size_without_pixels_is_a_broken_image() -> None:
         decoded(png_header(600, 600))
 
 
+@pytest.mark.parametrize("data", [b"RIFF\x24\0\0\0WAVEfmt ", b"BMW is a make of cars", b"RIFF"])
+def test_other_file_with_a_similar_beginning_is_not_an_image(data: bytes) -> None:
+    with pytest.raises(UnsupportedImage, match="of another type"):
+        opened(data)
+
+
+def test_lab_is_refused() -> None:
+    data = encode(Image.new("LAB", (30, 20)), "TIFF")
+    with pytest.raises(BadInput, match=r"expected grey, palette, RGB or CMYK .* of mode LAB"):
+        opened(data)
+
+
+def test_size_above_pillows_own_limit_is_too_large(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+    with pytest.raises(TooLarge, match="expected an image of at most 1000000 pixels"):
+        opened(png_header(60_000, 60_000))
+
+
+@pytest.mark.parametrize("image_format", ["PNG", "WEBP", "JPEG"])
+def test_damaged_exif_is_ignored(image_format: str) -> None:
+    data = encode(Image.new("L", (28, 28), 90), image_format, exif=b"Exif\0\0garbage")
+    assert decoded(data, ANY_SIZE_GREY).mean() == pytest.approx(90, abs=1)
+
+
 @pytest.mark.parametrize("mode", ["I", "F"])
 def test_thirty_two_bits_are_refused(mode: str) -> None:
     data = encode(gradient().convert("L").convert(mode), "TIFF")
-    with pytest.raises(BadInput, match=f"expected 1 to 16 bits .* TIFF of Pillow's mode {mode}"):
+    with pytest.raises(BadInput, match=f"with 1 to 16 bits .* TIFF of mode {mode}"):
         opened(data)
 
 

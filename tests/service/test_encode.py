@@ -46,8 +46,10 @@ def test_top_has_as_many_as_asked_for_and_there_are(top_k: int, count: int) -> N
 
 
 def test_ties_keep_the_order_of_the_labels() -> None:
-    prediction = encode_scores(scores(0.2, 0.3, 0.2, 0.3), LABELS, 4)
-    assert [score["index"] for score in prediction["top"]] == [1, 3, 0, 2]
+    labels = tuple(str(number) for number in range(100))
+    prediction = encode_scores(scores(*[0.25, 0.75] * 50), labels, 100)
+    order = [score["index"] for score in prediction["top"]]
+    assert order == [*range(1, 100, 2), *range(0, 100, 2)]
 
 
 def test_probability_is_a_plain_number_of_six_digits() -> None:

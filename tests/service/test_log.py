@@ -1,5 +1,6 @@
 import json
 import logging
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -48,7 +49,7 @@ def test_request_is_one_object_of_json(capsys: pytest.CaptureFixture[str]) -> No
     configure_logging("json")
     log_request(classified(), 200, 0.0123456)
     fields = as_json(capsys)
-    time = fields.pop("time")
+    moment = fields.pop("time")
     assert fields == {
         "level": "info",
         "message": "request",
@@ -64,9 +65,19 @@ def test_request_is_one_object_of_json(capsys: pytest.CaptureFixture[str]) -> No
         "decode_ms": 1.5,
         "queue_ms": 2.0,
     }
-    assert len(time) == len("2026-01-31T12:00:00.000Z")
+    assert len(moment) == len("2026-01-31T12:00:00.000Z")
 
 
+@pytest.fixture
+def _far_from_greenwich(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setenv("TZ", "FAR-5")
+    time.tzset()
+    yield
+    monkeypatch.undo()
+    time.tzset()
+
+
+@pytest.mark.usefixtures("_far_from_greenwich")
 @pytest.mark.parametrize(
     ("created", "text"),
     [(0.0, "1970-01-01T00:00:00.000Z"), (1_000_000_000.25, "2001-09-09T01:46:40.250Z")],
@@ -106,10 +117,16 @@ def test_path_is_unharmed_in_json(capsys: pytest.CaptureFixture[str], path: str)
     assert as_json(capsys)["path"] == path
 
 
-def test_text_quotes_what_holds_a_space_or_a_quote(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    ("path", "quoted"),
+    [("/a b", '"/a b"'), ('/a"b', r'"/a\"b"'), ("/a\nb", r'"/a\nb"'), ("/a=b", "/a=b")],
+)
+def test_text_quotes_what_would_be_misread(
+    capsys: pytest.CaptureFixture[str], path: str, quoted: str
+) -> None:
     configure_logging("text")
-    log_request(Record("abc", "GET", '/a b"c'), 404, 0.001)
-    assert r'path="/a b\"c" status=404' in written(capsys)
+    log_request(Record("abc", "GET", path), 404, 0.001)
+    assert f"path={quoted} status=404" in written(capsys)
 
 
 def fail_and_log() -> None:

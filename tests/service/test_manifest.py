@@ -123,6 +123,7 @@ def test_unknown_field_of_resizing_is_named(tmp_path: Path) -> None:
         ("files.model*tflite.sha256", "abc"),
         ("files.model*tflite.bytes", -1),
         ("metrics.accuracy", "high"),
+        ("metrics.accuracy", float("nan")),
         ("training.seed", "one"),
         ("training.seconds", -1),
         ("tiling", "large"),
@@ -200,3 +201,25 @@ def test_refused_tiling_says_what_fits() -> None:
 @pytest.mark.parametrize(("multiple", "tile", "halo"), [(1, 1, 0), (4, 12, 4), (8, 256, 32)])
 def test_tiling_that_fits_together_is_taken(multiple: int, tile: int, halo: int) -> None:
     assert Tiling(multiple=multiple, tile=tile, halo=halo).tile == tile
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "said"),
+    [
+        ("input.color", "rgb", "expected 3 channels of input for rgb, got 1"),
+        ("labels", ["a", "b"], "expected an output for each of 2 labels, got the shape (10,)"),
+        ("sample.expected.index", 2, "expected the sample's label 'Trouser' at index 2"),
+        ("sample.expected.index", 99, "expected the sample's label 'Trouser' at index 99"),
+        ("sample.expected", {"file": "a.png"}, "expected a label as the sample's answer"),
+        ("task", "denoising", "expected a tiling, and an image as the sample's answer"),
+    ],
+)
+def test_parts_that_contradict_each_other_are_refused(
+    tmp_path: Path, field: str, value: object, said: str
+) -> None:
+    assert said in refusal(tmp_path, changed(field, value))
+
+
+def test_metric_that_is_not_a_number_is_refused(tmp_path: Path) -> None:
+    text = json.dumps(changed("metrics.accuracy", float("nan")))
+    assert "metrics.accuracy" in refusal(tmp_path, text)

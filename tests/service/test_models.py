@@ -1,3 +1,4 @@
+import hashlib
 import json
 import shutil
 from collections.abc import Callable, Iterator
@@ -114,8 +115,8 @@ def test_unknown_version_is_named_beside_the_known(
     "expected",
     [
         {"label": "Bag", "index": 8},
-        {"probability": 0.5},
-        {"probability": 0.5, "tolerance": 0.4},
+        {"probability": 0.0},
+        {"probability": 0.0, "tolerance": 0.3},
     ],
     ids=["label", "probability", "beyond the tolerance"],
 )
@@ -130,7 +131,7 @@ def test_sample_that_is_not_answered_as_recorded_stops_the_start(
 def test_sample_within_the_tolerance_is_answered_as_recorded(
     artifact_folder: Path, load: Load
 ) -> None:
-    wide = {"probability": 0.5, "tolerance": 0.6}
+    wide = {"probability": 0.5, "tolerance": 0.5}
     edit(artifact_folder, lambda manifest: manifest["sample"]["expected"].update(wide))
     assert load().names() == ["fashion-mnist"]
 
@@ -139,6 +140,33 @@ def test_altered_network_stops_the_start(artifact_folder: Path, load: Load) -> N
     path = artifact_folder / "model.tflite"
     path.write_bytes(path.read_bytes()[:-1] + b"?")
     with pytest.raises(ArtifactError, match=r"model\.tflite: expected SHA-256"):
+        load()
+
+
+def replace_file(folder: Path, name: str, content: bytes) -> None:
+    """Put other content into a file, and its checksum into the manifest."""
+    (folder / name).write_bytes(content)
+    entry = {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
+    edit(folder, lambda manifest: manifest["files"].update({name: entry}))
+
+
+def test_file_that_is_no_network_stops_the_start(artifact_folder: Path, load: Load) -> None:
+    replace_file(artifact_folder, "model.tflite", b"junk")
+    with pytest.raises(ArtifactError, match=r"model\.tflite: LiteRT cannot load it"):
+        load()
+
+
+def test_sample_that_is_no_image_stops_the_start(artifact_folder: Path, load: Load) -> None:
+    replace_file(artifact_folder, "sample.png", b"junk")
+    with pytest.raises(ArtifactError, match="do not fit: expected an image"):
+        load()
+
+
+def test_input_of_another_size_than_the_network_takes_stops_the_start(
+    artifact_folder: Path, load: Load
+) -> None:
+    edit(artifact_folder, lambda manifest: manifest["input"].update(shape=[32, 32, 1]))
+    with pytest.raises(ArtifactError, match="do not fit"):
         load()
 
 

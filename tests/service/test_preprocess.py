@@ -136,6 +136,21 @@ def test_margin_beyond_the_tolerance_is_kept() -> None:
     assert (came[0, 0], came[7, 7], came[20, 20], came[21, 21]) == (25, 155, 155, 25)
 
 
+def test_photo_of_less_contrast_than_the_tolerance_is_kept_whole() -> None:
+    image = Image.new("L", (100, 100), 255)
+    ImageDraw.Draw(image).rectangle([25, 25, 74, 74], fill=250)
+    came = prepared(image)[..., 0]
+    assert (came[0, 0], came[14, 14], came[27, 27]) == (0, 5, 0)
+
+
+def test_fine_detail_is_averaged() -> None:
+    image = Image.new("L", (100, 100), 0)
+    image.paste(
+        Image.fromarray(np.indices((56, 56)).sum(axis=0).astype(np.uint8) % 2 * 200), (9, 9)
+    )
+    assert set(prepared(image).ravel().tolist()) == {100}
+
+
 def test_garment_is_centred_and_fills_its_longest_side() -> None:
     image = Image.new("L", (300, 200), 255)
     ImageDraw.Draw(image).rectangle([10, 10, 149, 79], fill=0)

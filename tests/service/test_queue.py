@@ -2,7 +2,8 @@ import asyncio
 import threading
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from contextvars import Context
+from typing import Any, TypeVarTuple
 
 import pytest
 
@@ -10,6 +11,7 @@ from service.errors import Unavailable
 from service.queue import BatchQueue, Timed
 
 Queue = BatchQueue[int, int]
+Arguments = TypeVarTuple("Arguments")
 Compute = Callable[[Sequence[int]], Sequence[int]]
 HANGS_S = 30  # only ever waited for in full where a test fails
 
@@ -53,6 +55,22 @@ class PickyEngine(DoublingEngine):
 
 class PickyGatedEngine(GatedEngine, PickyEngine):
     """Fails as PickyEngine does, once its gate is open."""
+
+
+class TimerCountingLoop(asyncio.SelectorEventLoop):
+    """An event loop that counts the timers that are set."""
+
+    timers = 0
+
+    def call_at(
+        self,
+        when: float,
+        callback: Callable[[*Arguments], object],
+        *args: *Arguments,
+        context: Context | None = None,
+    ) -> asyncio.TimerHandle:
+        self.timers += 1
+        return super().call_at(when, callback, *args, context=context)
 
 
 @contextmanager
@@ -115,6 +133,17 @@ def test_lone_item_starts_at_once() -> None:
             assert (await task).result == 0
 
     run(test())
+
+
+def test_no_timer_makes_an_item_wait() -> None:
+    with (
+        asyncio.Runner(loop_factory=TimerCountingLoop) as runner,
+        queue_before(DoublingEngine()) as queue,
+    ):
+        assert runner.run(queue.submit(1)).result == 2
+        loop = runner.get_loop()
+        assert isinstance(loop, TimerCountingLoop)
+        assert loop.timers == 0
 
 
 def test_arrivals_during_a_batch_form_the_next() -> None:

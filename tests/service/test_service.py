@@ -30,6 +30,7 @@ def failed_start(**settings: object) -> str:
         stderr=subprocess.STDOUT,
         text=True,
         timeout=100,
+        check=False,
     )
     assert started.returncode == 1
     return started.stdout

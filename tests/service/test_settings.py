@@ -24,7 +24,7 @@ KUBERNETES = {
     "VITRINE_METRICS_PORT": "tcp://10.0.0.12:9090",
     "VITRINE_METRICS_PORT_9090_TCP": "tcp://10.0.0.12:9090",
     "VITRINE_METRICS_PORT_9090_TCP_ADDR": "10.0.0.12",
-    "VITRINE_DNS_PORT_53_UDP_PORT": "53",
+    "VITRINE_DNS_PORT_53_UDP": "udp://10.0.0.13:53",
 }
 
 
@@ -135,6 +135,18 @@ def test_what_kubernetes_injects_is_not_a_setting() -> None:
 @pytest.mark.parametrize("port", ["8080", "", "http"])
 def test_port_of_a_person_is_an_unknown_setting(port: str) -> None:
     assert refusal({"VITRINE_PORT": port}).startswith("unknown setting VITRINE_PORT: ")
+
+
+@pytest.mark.parametrize("name", ["VITRINE_METRICS_PORT", "VITRINE_WORKERS_PORT"])
+def test_port_of_another_service_is_an_address(name: str) -> None:
+    assert read_settings({name: "tcp://10.0.0.1:9090"}) == Settings()
+    assert refusal({name: "9090"}).startswith(f"unknown setting {name}: ")
+
+
+def test_only_the_given_environment_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VITRINE_QUEUE_LIMIT", "7")
+    assert read_settings({}) == Settings()
+    assert read_settings().queue_limit == 7
 
 
 @pytest.mark.parametrize("name", ["VITRINE_PORT_3000", "VITRINE_SERVICE", "VITRINE_PORT_TCP"])

@@ -53,6 +53,13 @@ def test_image_of_aligned_sides_gives_what_the_network_gives(height: int, width:
     np.testing.assert_allclose(predict_tiled(image, Blur(), TILED), Blur()(image), atol=1e-6)
 
 
+def test_sides_are_filled_up_with_their_mirror_image() -> None:
+    image = random_planes(1, 10, 13)
+    filled = np.pad(image, ((0, 0), (0, 2), (0, 3), (0, 0)), mode="reflect")
+    expected = Blur()(filled)[:, :10, :13]
+    np.testing.assert_allclose(predict_tiled(image, Blur(), TILED), expected, atol=1e-6)
+
+
 @pytest.mark.parametrize(("height", "width"), SIZES)
 def test_tiles_begin_where_the_blocks_of_the_network_begin(height: int, width: int) -> None:
     image = random_planes(2, height, width)

@@ -1,0 +1,147 @@
+"""Every artifact in `models/`: whole, true to its manifest, and the same on both engines.
+
+A new model is tested by being there.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from prometheus_client import CollectorRegistry
+
+from service.artifact import Artifact, verify
+from service.engine import Engine, KerasEngine, LiteRTEngine
+from service.manifest import ExpectedLabel, read_manifest
+from service.metrics import Metrics
+from service.model import Model
+from service.preprocess import Floats, preprocess
+from service.settings import Settings
+
+MODELS = Path(__file__).parents[2] / "models"
+FOLDERS = sorted(path.parent for path in MODELS.glob("*/*/manifest.json"))
+MAX_FILE_BYTES = 10_000_000
+MAX_ABS_DIFFERENCE = 1e-3
+
+every_model = pytest.mark.parametrize(
+    "folder", FOLDERS, ids=lambda folder: f"{folder.parent.name}/{folder.name}"
+)
+
+
+def open_engine(folder: Path, name: str) -> Engine:
+    """One engine of an artifact; skips where the artifact or this environment lacks it."""
+    engines = read_manifest(folder).engines
+    match name:
+        case "litert" if "litert" in engines:
+            return LiteRTEngine(folder / engines["litert"].file, threads=1)
+        case "keras" if "keras" in engines:
+            pytest.importorskip("keras", reason="the .keras file needs Keras and a backend")
+            return KerasEngine(folder / engines["keras"].file, "cpu")
+    pytest.skip(f"has no file for {name}")
+
+
+def inputs(folder: Path) -> Floats:
+    """The sample and random images, as the service hands them to the network."""
+    manifest = read_manifest(folder)
+    with Image.open(folder / manifest.sample.file) as image:
+        sample = preprocess(image, manifest.input)
+    random = np.random.default_rng(1).integers(0, 256, (8, *sample.shape), dtype=np.uint8)
+    images = [Image.fromarray(pixels.squeeze(axis=2) if pixels.shape[2] == 1 else pixels)
+              for pixels in random]  # fmt: skip
+    return np.stack([sample, *(preprocess(image, manifest.input) for image in images)])
+
+
+def test_models_are_there_to_be_tested() -> None:
+    assert FOLDERS
+
+
+@every_model
+def test_model_lies_in_the_folder_of_its_name_and_version(folder: Path) -> None:
+    manifest = read_manifest(folder)
+    assert (folder.parent.name, folder.name) == (manifest.name, manifest.version)
+
+
+@every_model
+def test_checksums_hold(folder: Path) -> None:
+    verify(Artifact(folder, read_manifest(folder)))
+
+
+@every_model
+def test_folder_holds_what_the_manifest_lists_and_nothing_else(folder: Path) -> None:
+    listed = {*read_manifest(folder).files, "manifest.json"}
+    assert {path.name for path in folder.iterdir()} == listed
+
+
+@every_model
+def test_files_are_small_enough_for_the_repository(folder: Path) -> None:
+    too_large = {
+        path.name: path.stat().st_size
+        for path in folder.iterdir()
+        if path.stat().st_size >= MAX_FILE_BYTES
+    }
+    assert not too_large
+
+
+@every_model
+def test_card_shows_the_parameters_and_the_accuracy(folder: Path) -> None:
+    manifest, card = read_manifest(folder), (folder / "README.md").read_text()
+    assert f"`{manifest.name}`, version {manifest.version}" in card
+    assert f"{manifest.parameters:,} parameters" in card
+    if manifest.task == "classification":
+        assert f"accuracy **{manifest.metrics['accuracy']:.4f}**" in card
+
+
+@every_model
+def test_cards_figures_are_there(folder: Path) -> None:
+    shown = [part.partition(")")[0] for part in (folder / "README.md").read_text().split("](")[1:]]
+    assert shown
+    for file in shown:
+        with Image.open(folder / file) as image:
+            assert image.format == "PNG"
+
+
+@every_model
+def test_model_is_no_smoke_run(folder: Path) -> None:
+    training = read_manifest(folder).training
+    assert training.arguments["smoke"] is False
+    assert training.dataset_sha256
+
+
+@every_model
+@pytest.mark.parametrize("name", ["litert", "keras"])
+def test_sample_is_answered_as_recorded(folder: Path, name: str) -> None:
+    engine = open_engine(folder, name)
+    artifact = Artifact(folder, read_manifest(folder))
+    model = Model(artifact, engine, Settings(workers=1), Metrics(CollectorRegistry()))
+    model.prove()
+    model.close()
+
+
+@every_model
+def test_sample_answer_is_one_of_the_labels(folder: Path) -> None:
+    manifest = read_manifest(folder)
+    expected = manifest.sample.expected
+    if isinstance(expected, ExpectedLabel):
+        assert manifest.labels[expected.index] == expected.label
+    else:
+        assert expected.file in manifest.files
+
+
+@every_model
+def test_engines_agree_on_the_sample_and_on_random_images(folder: Path) -> None:
+    batch = inputs(folder)
+    litert, keras = (open_engine(folder, name).predict(batch) for name in ("litert", "keras"))
+    assert litert.shape == keras.shape
+    assert np.abs(litert - keras).max() <= MAX_ABS_DIFFERENCE
+    if read_manifest(folder).task == "classification":
+        assert litert.argmax(axis=1).tolist() == keras.argmax(axis=1).tolist()
+
+
+@every_model
+def test_network_has_the_parameters_of_the_manifest(folder: Path) -> None:
+    keras = pytest.importorskip("keras", reason="the .keras file needs Keras and a backend")
+    manifest = read_manifest(folder)
+    if "keras" not in manifest.engines:
+        pytest.skip("has no file for keras")
+    network = keras.saving.load_model(folder / manifest.engines["keras"].file, compile=False)
+    assert network.count_params() == manifest.parameters

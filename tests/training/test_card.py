@@ -1,0 +1,119 @@
+"""The model card: words of the recipe, numbers of the manifest."""
+
+import re
+
+import pytest
+
+from tests.training.tiny import CARD, LABELS, METRICS, manifest
+from training.card import classification_results, render_card, speed_table
+
+SECTIONS = (
+    "What it is for",
+    "What it is not for",
+    "Data and licence",
+    "Results",
+    "Speed",
+    "Limits and known biases",
+    "Train it again",
+)
+
+
+def cells(row: str) -> list[str]:
+    return [cell.strip() for cell in row.strip("|").split("|")]
+
+
+def rows(markdown: str) -> list[list[str]]:
+    """The body of the one table in it."""
+    return [cells(line) for line in markdown.splitlines() if line.startswith("|")][2:]
+
+
+def section(card: str, title: str) -> str:
+    return card.partition(f"\n## {title}\n")[2].partition("\n## ")[0]
+
+
+def test_card_has_every_section_in_order() -> None:
+    card = render_card(manifest(), CARD)
+    assert tuple(re.findall(r"^## (.*)$", card, re.MULTILINE)) == SECTIONS
+
+
+@pytest.mark.parametrize(
+    ("title", "words"),
+    [
+        ("What it is for", CARD.purpose),
+        ("What it is not for", CARD.not_for),
+        ("Data and licence", CARD.data),
+        ("Limits and known biases", CARD.limits),
+    ],
+)
+def test_card_says_what_the_recipe_says(title: str, words: str) -> None:
+    assert words in section(render_card(manifest(), CARD), title)
+
+
+def test_card_begins_with_what_the_model_is() -> None:
+    card = render_card(manifest(), CARD)
+    assert card.startswith("# How light\n")
+    assert "`tiny`, version 7: classification, 12,345 parameters, input 4x4x1 (grey)." in card
+
+
+def test_card_says_any_for_a_size_that_is_not_fixed() -> None:
+    spec = manifest().input.model_copy(update={"shape": (None, None, 1)})
+    card = render_card(manifest().model_copy(update={"input": spec}), CARD)
+    assert "input anyxanyx1" in card
+
+
+@pytest.mark.parametrize("label", LABELS)
+def test_results_row_holds_the_metrics_of_its_class(label: str) -> None:
+    row = next(row for row in rows(classification_results(manifest())) if row[0] == label)
+    names = ("precision", "recall", "f1", "roc_auc")
+    shown = [f"{METRICS[f'{name}/{label}']:.3f}" for name in names]
+    assert row == [label, f"{METRICS[f'count/{label}']:.0f}", *shown]
+
+
+def test_results_have_a_row_for_every_label() -> None:
+    assert [row[0] for row in rows(classification_results(manifest()))] == list(LABELS)
+
+
+def test_results_begin_with_the_overall_metrics() -> None:
+    overall = classification_results(manifest()).partition("\n")[0]
+    assert re.findall(r"[\d,]*\d\.?\d*", overall.replace("F1", "")) == [
+        "1,234",
+        *(f"{METRICS[name]:.4f}" for name in ("accuracy", "f1_macro", "roc_auc_ovr_macro")),
+    ]
+
+
+def test_results_lack_no_metric_silently() -> None:
+    metrics = {name: value for name, value in METRICS.items() if name != "recall/middling"}
+    with pytest.raises(KeyError, match="recall/middling"):
+        classification_results(manifest().model_copy(update={"metrics": metrics}))
+
+
+def test_speed_table_holds_the_measured_times() -> None:
+    assert rows(speed_table(manifest())) == [
+        ["litert", "0.0123", "0.456", "3e-07"],
+        ["keras", "1.11", "2.22", "0"],
+    ]
+
+
+def test_card_shows_every_figure() -> None:
+    assert "![A figure](figure.png)" in section(render_card(manifest(), CARD), "Results")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "command"),
+    [
+        ({"smoke": False, "epochs": None, "seed": 3}, "python -m training tiny --seed 3"),
+        ({"smoke": True, "network": "mlp"}, "python -m training tiny --smoke --network mlp"),
+        ({"seed": 0}, "python -m training tiny --seed 0"),
+    ],
+)
+def test_card_tells_the_command_that_trains_it_again(
+    arguments: dict[str, str | int | bool | None], command: str
+) -> None:
+    again = section(render_card(manifest(**arguments), CARD), "Train it again")
+    assert again.split("```")[1].strip() == command
+
+
+def test_card_tells_where_the_weights_come_from() -> None:
+    again = section(render_card(manifest(), CARD), "Train it again")
+    assert "commit `0123abc`, seed 3, 4,321 seconds" in again
+    assert "keras 3.99" in again

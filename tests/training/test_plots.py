@@ -1,0 +1,75 @@
+"""The pictures in an artifact: real PNGs, of a size to look at, and not blank."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+pytest.importorskip("tensorflow", reason="training needs TensorFlow")
+pytest.importorskip("matplotlib", reason="plots need matplotlib")
+
+from training.plots import plot_before_after, plot_confusion, plot_curves
+from training.samples import digit, trousers
+
+HISTORY = {
+    "accuracy": [0.5, 0.7, 0.8],
+    "loss": [1.0, 0.6, 0.5],
+    "val_accuracy": [0.5, 0.6, 0.55],
+    "val_loss": [1.1, 0.8, 0.9],
+    "learning_rate": [0.1, 0.1, 0.1],
+}
+LABELS = ("cat", "dog", "owl")
+PLOTS: dict[str, tuple[Callable[[Path], None], tuple[int, int]]] = {
+    "curves": (lambda path: plot_curves(HISTORY, "val_loss", path), (1000, 400)),
+    "confusion": (lambda path: plot_confusion(9 * np.eye(3, dtype=int), LABELS, path), (430, 430)),
+    "confusion without images": (
+        lambda path: plot_confusion(np.zeros((3, 3), dtype=int), LABELS, path),
+        (430, 430),
+    ),
+    "before and after": (
+        lambda path: plot_before_after(
+            [("digit", [digit("4"), digit("7")]), ("trousers", [trousers(), trousers()])],
+            ["clean", "denoised"],
+            path,
+        ),
+        (440, 460),
+    ),
+}
+
+
+@pytest.mark.parametrize(("plot", "size"), PLOTS.values(), ids=PLOTS.keys())
+def test_plot_is_a_png_of_its_size_that_is_not_blank(
+    plot: Callable[[Path], None], size: tuple[int, int], tmp_path: Path
+) -> None:
+    plot(tmp_path / "plot.png")
+    with Image.open(tmp_path / "plot.png") as image:
+        assert (image.format, image.size) == ("PNG", size)
+        pixels = np.asarray(image.convert("L"))
+    inked = float((pixels < 200).mean())
+    assert 0.005 < inked < 0.9
+
+
+@pytest.mark.parametrize(("plot", "size"), PLOTS.values(), ids=PLOTS.keys())
+def test_plot_of_the_same_numbers_has_the_same_bytes(
+    plot: Callable[[Path], None], size: tuple[int, int], tmp_path: Path
+) -> None:
+    plot(tmp_path / "first.png")
+    plot(tmp_path / "second.png")
+    assert (tmp_path / "first.png").read_bytes() == (tmp_path / "second.png").read_bytes()
+
+
+def test_curves_have_one_panel_a_metric(tmp_path: Path) -> None:
+    only_loss = {name: HISTORY[name] for name in ("loss", "val_loss")}
+    plot_curves(only_loss, "val_loss", tmp_path / "curves.png")
+    with Image.open(tmp_path / "curves.png") as image:
+        assert image.size == (500, 400)
+
+
+def test_curves_of_other_numbers_look_different(tmp_path: Path) -> None:
+    worse = HISTORY | {"val_loss": [1.1, 1.2, 1.3]}
+    plot_curves(HISTORY, "val_loss", tmp_path / "first.png")
+    plot_curves(worse, "val_loss", tmp_path / "second.png")
+    with Image.open(tmp_path / "first.png") as first, Image.open(tmp_path / "second.png") as second:
+        assert first.tobytes() != second.tobytes()

@@ -1,0 +1,409 @@
+"""Every recipe from its data files to the service, through the command line.
+
+The data sets are drawn, in the file formats of the real ones; `--smoke` keeps the runs short. What
+comes out is a poor model, but a whole artifact.
+"""
+
+import asyncio
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from textwrap import dedent
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from prometheus_client import CollectorRegistry
+
+pytest.importorskip("tensorflow", reason="recipes need TensorFlow")
+pytest.importorskip("keras", reason="recipes need Keras")
+pytest.importorskip("h5py", reason="the hand-signs recipe needs h5py")
+pytest.importorskip("skimage", reason="the denoiser recipe needs scikit-image")
+
+from service.manifest import ExpectedLabel, Manifest, Scale, read_manifest
+from service.metrics import Metrics
+from service.model import Model
+from service.models import load_models
+from service.record import Record
+from service.settings import Settings
+from tests.training.drawn import write_fashion_mnist, write_mnist, write_signs
+from training import recipes
+from training.__main__ import main
+from training.recipes import denoiser, fashion_mnist, hand_signs
+
+
+@dataclass(frozen=True)
+class Run:
+    """A recipe's command line, and what must come of it."""
+
+    command: tuple[str, ...]
+    parameters: int | None
+    figure: str = "confusion.png"
+    after: tuple[str, ...] = ()
+
+
+SIBLINGS = ("fashion-mnist-dense", "fashion-mnist-mlp")
+RUNS = {
+    "fashion-mnist-dense": Run(("fashion-mnist", "--network", "dense"), 575_050),
+    "fashion-mnist-mlp": Run(("fashion-mnist", "--network", "mlp"), 235_146),
+    # Its card compares all three networks, so it comes last.
+    "fashion-mnist": Run(("fashion-mnist",), 219_690, after=SIBLINGS),
+    "hand-signs": Run(("hand-signs", "--data", "data/signs"), 182_950),
+    "denoiser": Run(("denoiser",), None, figure="before-after.png"),
+}
+CLASSIFIERS = [name for name in RUNS if name != "denoiser"]
+
+
+class Trainer:
+    """A folder with every data set, in which each recipe runs once and only if asked for."""
+
+    def __init__(self, folder: Path) -> None:
+        self.models = folder / "models"
+        self.garments = write_fashion_mnist(folder / "keras" / "datasets" / "fashion-mnist")
+        write_mnist(folder / "keras" / "datasets")
+        write_signs(folder / "data" / "signs")
+        self._done: set[str] = set()
+
+    def artifact(self, name: str) -> Path:
+        """The folder that the recipe for this model wrote."""
+        if name not in self._done:
+            self._done.add(name)
+            for other in RUNS[name].after:
+                self.artifact(other)
+            assert main([*RUNS[name].command, "--smoke", "--out", str(self.models)]) == 0
+        return self.models / name / "1"
+
+    def manifest(self, name: str) -> Manifest:
+        return read_manifest(self.artifact(name))
+
+
+@pytest.fixture(scope="module")
+def trainer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trainer]:
+    folder = tmp_path_factory.mktemp("trainer")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)  # checkpoints go to the current directory
+        patch.setenv("KERAS_HOME", str(folder / "keras"))
+        yield Trainer(folder)
+
+
+def served(models: Path, name: str) -> Model:
+    """The model as the service loads it: verified, proven on its sample, warm."""
+    settings = Settings(models_dir=models, models=(name,), workers=1, device="cpu")
+    return load_models(settings, Metrics(CollectorRegistry())).find(name)
+
+
+def classified(folder: Path) -> Any:
+    """What the service answers to the sample of this artifact."""
+
+    async def ask() -> Any:
+        model = served(folder.parents[1], folder.parent.name)
+        try:
+            sample = (folder / model.manifest.sample.file).read_bytes()
+            return await model.classify(sample, 3, Record("1", "POST", "/"))
+        finally:
+            model.close()
+
+    return asyncio.run(ask())
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_recipe_writes_a_whole_artifact(name: str, trainer: Trainer) -> None:
+    folder = trainer.artifact(name)
+    files = {path.name for path in folder.iterdir()}
+    assert files == {"manifest.json", *trainer.manifest(name).files}
+    assert {"model.keras", "model.tflite", "README.md", "sample.png", "curves.png"} <= files
+    assert RUNS[name].figure in files
+
+
+@pytest.mark.parametrize("name", CLASSIFIERS)
+def test_network_has_its_number_of_parameters(name: str, trainer: Trainer) -> None:
+    assert trainer.manifest(name).parameters == RUNS[name].parameters
+
+
+def test_denoiser_has_at_most_300_000_parameters(trainer: Trainer) -> None:
+    assert trainer.manifest("denoiser").parameters <= 300_000
+
+
+def test_same_command_gives_the_same_metrics(trainer: Trainer, tmp_path: Path) -> None:
+    command = RUNS["fashion-mnist-mlp"].command
+    assert main([*command, "--smoke", "--out", str(tmp_path)]) == 0
+    again = read_manifest(tmp_path / "fashion-mnist-mlp" / "1")
+    assert again.metrics == trainer.manifest("fashion-mnist-mlp").metrics
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_recipe_leaves_no_checkpoints(name: str, trainer: Trainer) -> None:
+    trainer.artifact(name)
+    assert not list(Path(".checkpoints").iterdir())
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_manifest_records_the_command(name: str, trainer: Trainer) -> None:
+    training = trainer.manifest(name).training
+    assert training.recipe == RUNS[name].command[0]
+    assert training.arguments["smoke"] is True
+    assert training.seed == training.arguments["seed"] == 1
+    assert "data" not in training.arguments
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_manifest_records_the_checksum_of_every_data_file(name: str, trainer: Trainer) -> None:
+    files = {
+        "hand-signs": set(hand_signs.FILES),
+        "denoiser": {*fashion_mnist.FILES, "mnist.npz"},
+    }.get(name, set(fashion_mnist.FILES))
+    assert trainer.manifest(name).training.dataset_sha256.keys() == files
+
+
+@pytest.mark.parametrize("name", CLASSIFIERS)
+def test_metrics_are_of_the_whole_test_split(name: str, trainer: Trainer) -> None:
+    manifest = trainer.manifest(name)
+    each = {len(hand_signs.LABELS): 3, len(fashion_mnist.LABELS): 2}[len(manifest.labels)]
+    assert manifest.metrics["test_count"] == each * len(manifest.labels)
+    assert all(manifest.metrics[f"count/{label}"] == each for label in manifest.labels)
+
+
+@pytest.mark.parametrize("name", CLASSIFIERS)
+def test_service_answers_the_sample_as_recorded(name: str, trainer: Trainer) -> None:
+    expected = trainer.manifest(name).sample.expected
+    assert isinstance(expected, ExpectedLabel)
+    answer = classified(trainer.artifact(name))
+    assert (answer["label"], answer["index"]) == (expected.label, expected.index)
+    assert answer["probability"] == pytest.approx(expected.probability, abs=1e-4)
+
+
+def test_service_denoises_the_sample_at_its_own_size(trainer: Trainer) -> None:
+    folder = trainer.artifact("denoiser")
+
+    async def ask() -> bytes:
+        model = served(trainer.models, "denoiser")
+        try:
+            sample = (folder / "sample.png").read_bytes()
+            return await model.denoise(sample, Record("1", "POST", "/"))
+        finally:
+            model.close()
+
+    (folder.parents[1] / "answer.png").write_bytes(asyncio.run(ask()))
+    with (
+        Image.open(folder.parents[1] / "answer.png") as answer,
+        Image.open(folder / "sample-expected.png") as expected,
+    ):
+        assert (answer.mode, answer.size) == ("L", (28, 28))
+        off = np.abs(np.asarray(answer, dtype=int) - np.asarray(expected, dtype=int))
+    assert off.max() <= 1
+
+
+def test_mlp_carries_the_standardisation_of_its_training_images(trainer: Trainer) -> None:
+    scale = trainer.manifest("fashion-mnist-mlp").input.scale
+    pixels = trainer.garments / 255
+    assert scale.divisor == 255
+    assert scale.mean == pytest.approx(pixels.mean())
+    assert scale.deviation == pytest.approx(pixels.std())
+
+
+@pytest.mark.parametrize("name", [name for name in RUNS if name != "fashion-mnist-mlp"])
+def test_other_networks_take_pixels_from_0_to_1(name: str, trainer: Trainer) -> None:
+    assert trainer.manifest(name).input.scale == Scale()
+
+
+def test_cnn_is_compared_with_its_siblings(trainer: Trainer) -> None:
+    cnn = trainer.manifest("fashion-mnist")
+    for name in SIBLINGS:
+        kind = name.removeprefix("fashion-mnist-")
+        accuracy = trainer.manifest(name).metrics["accuracy"]
+        assert cnn.metrics[f"accuracy/network {kind}"] == accuracy
+        assert cnn.metrics[f"parameters/network {kind}"] == RUNS[name].parameters
+        row = f"| {kind} | {RUNS[name].parameters:,} | {accuracy:.4f} |"
+        assert row in (trainer.artifact("fashion-mnist") / "README.md").read_text()
+
+
+def test_cnn_without_siblings_says_that_they_are_to_be_trained(tmp_path: Path) -> None:
+    assert fashion_mnist.sibling_metrics(tmp_path) == {}
+
+
+def test_sibling_without_a_manifest_does_not_exist(tmp_path: Path) -> None:
+    (tmp_path / "fashion-mnist-mlp" / "1").mkdir(parents=True)
+    assert fashion_mnist.sibling_metrics(tmp_path) == {}
+
+
+@pytest.mark.parametrize("name", CLASSIFIERS)
+def test_card_shows_the_accuracy(name: str, trainer: Trainer) -> None:
+    card = (trainer.artifact(name) / "README.md").read_text()
+    assert f"**{trainer.manifest(name).metrics['accuracy']:.4f}**" in card
+
+
+def test_denoisers_card_shows_no_number_that_is_not_in_its_manifest(trainer: Trainer) -> None:
+    metrics = trainer.manifest("denoiser").metrics
+    table = denoiser.results(trainer.manifest("denoiser"))
+    assert table in (trainer.artifact("denoiser") / "README.md").read_text()
+    lines = [line for line in table.splitlines() if line.startswith("|")][2:]
+    assert len(lines) == 2 * len(denoiser.SIGMAS)
+    for line in lines:
+        data, count, sigma, *cells, gain = (cell.strip() for cell in line.strip("|").split("|"))
+        assert count == f"{metrics[f'test_count/{data}']:,.0f}"
+        key = f"{data} sigma {sigma}"
+        for kind, cell in zip(("noisy", "denoised", "nlm"), cells, strict=True):
+            psnr, ssim = metrics[f"psnr_db/{key} {kind}"], metrics[f"ssim/{key} {kind}"]
+            assert cell.strip("*") == f"{psnr:.2f} / {ssim:.3f}"
+        over = metrics[f"psnr_db/{key} denoised"] - metrics[f"psnr_db/{key} nlm"]
+        assert gain == f"{over:+.2f} dB"
+
+
+@pytest.mark.parametrize("sigma", denoiser.SIGMAS)
+def test_denoisers_overall_figure_is_the_mean_of_both_data_sets(
+    sigma: float, trainer: Trainer
+) -> None:
+    metrics = trainer.manifest("denoiser").metrics
+    both = [
+        metrics[f"psnr_db/{data} sigma {sigma} denoised"] for data in ("fashion_mnist", "mnist")
+    ]
+    assert metrics[f"psnr_db_sigma_{sigma}"] == pytest.approx(sum(both) / 2, abs=1e-5)
+
+
+def test_psnr_is_the_one_computed_by_hand() -> None:
+    clean = np.zeros((2, 4, 4, 1), dtype=np.float32)
+    # An error of 0.1 everywhere is 20 dB, one of 0.01 is 40 dB; images count alike.
+    off = clean + np.array([0.1, 0.01], dtype=np.float32).reshape(2, 1, 1, 1)
+    assert denoiser.mean_psnr(clean, off) == pytest.approx(30, abs=1e-4)
+    assert float(np.mean(denoiser.psnr_metric(clean, off))) == pytest.approx(30, abs=1e-4)
+
+
+def test_ssim_of_an_image_with_itself_is_1_and_less_with_noise() -> None:
+    clean = np.random.default_rng(1).random((2, 16, 16, 1), dtype=np.float32)
+    noisy = denoiser.add_noise(clean, np.random.default_rng(2))
+    assert denoiser.mean_ssim(clean, clean) == pytest.approx(1)
+    assert denoiser.mean_ssim(clean, noisy) < 0.95
+
+
+def test_noise_is_such_as_an_8_bit_image_can_hold() -> None:
+    clean = np.full((20, 16, 16, 1), 0.5, dtype=np.float32)
+    noisy = denoiser.add_noise(clean, np.random.default_rng(1))
+    assert noisy.shape == clean.shape
+    assert noisy.dtype == np.float32
+    levels = noisy * 255
+    assert np.abs(levels - np.rint(levels)).max() < 1e-4
+    assert (noisy.min(), noisy.max()) == (0, 1)
+
+
+def batches_of_two_epochs(seed: int) -> list[Any]:
+    images = np.random.default_rng(1).random((100, 8, 8, 1), dtype=np.float32)
+    batches = denoiser.NoisyBatches(images, seed)
+    found = []
+    for _ in range(2):
+        found.append(np.concatenate([batches[index][0] for index in range(len(batches))]))
+        batches.on_epoch_end()
+    return found
+
+
+def test_noise_is_new_every_epoch() -> None:
+    first, second = batches_of_two_epochs(seed=1)
+    assert len(first) == len(second) == 100
+    assert (first != second).any()
+
+
+@pytest.mark.parametrize(("seed", "same"), [(1, True), (2, False)])
+def test_noise_is_the_same_for_the_same_seed_only(seed: int, same: bool) -> None:
+    pairs = zip(batches_of_two_epochs(seed=1), batches_of_two_epochs(seed), strict=True)
+    assert [np.array_equal(one, other) for one, other in pairs] == [same, same]
+
+
+FOURTH = '''
+    """Day or night: whether a picture is light or dark.
+
+    Data: drawn by the recipe.
+    """
+
+    from pathlib import Path
+
+    import keras
+    import numpy as np
+    from PIL import Image
+
+    from service.manifest import Cover, Input, Output
+    from training.card import Card
+    from training.data import Split, hold_out, prepare
+    from training.evaluation import classification_metrics
+    from training.export import Trained, export
+    from training.fit import fit, seed_everything
+    from training.options import Options
+
+    LABELS = ("night", "day")
+    INPUT = Input(shape=(6, 9, 3), color="rgb", resize=Cover())
+
+
+    def run(options: Options) -> Path:
+        seed_everything(options.seed)
+        training, validation = hold_out(draw(1), 0.25, options.seed)
+        inputs = keras.Input((6, 9, 3))
+        x = keras.layers.GlobalAveragePooling2D()(inputs)
+        network = keras.Model(inputs, keras.layers.Dense(2, "softmax")(x))
+        network.compile(keras.optimizers.Adam(0.3), "sparse_categorical_crossentropy")
+        fit(
+            network,
+            (training.images, training.labels),
+            (validation.images, validation.labels),
+            checkpoints=options.checkpoints(),
+            epochs=8,
+            patience=8,
+            monitor="val_loss",
+        )
+        test = draw(2)
+        answers = network.predict(test.images)
+        return export(
+            Trained(
+                name="day-or-night",
+                task="classification",
+                labels=LABELS,
+                input=INPUT,
+                output=Output(shape=(2,), meaning="probabilities"),
+                network=network,
+                validation=validation.images,
+                metrics=classification_metrics(test.labels, answers, LABELS),
+                sample=Image.new("RGB", (30, 20), (230, 240, 250)),
+                dataset="drawn",
+                dataset_sha256={},
+                seconds=0.0,
+                card=Card("Day or night", "Fun.", "All else.", "Drawn.", "Many.", figures=()),
+                draw_figures=lambda folder: None,
+            ),
+            options,
+        )
+
+
+    def draw(seed: int) -> Split:
+        labels = np.arange(40) % 2
+        noise = np.random.default_rng(seed).integers(0, 60, (40, 6, 9, 3))
+        images = (noise + 190 * labels.reshape(-1, 1, 1, 1)).astype(np.uint8)
+        return Split(prepare(images, INPUT), labels)
+'''
+
+
+@pytest.fixture
+def fourth(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """A recipe that is one file and nothing else; its name."""
+    (tmp_path / "recipes").mkdir()
+    (tmp_path / "recipes" / "day_or_night.py").write_text(dedent(FOURTH).lstrip())
+    monkeypatch.setattr(recipes, "__path__", [str(tmp_path / "recipes")])
+    monkeypatch.chdir(tmp_path)
+    yield "day-or-night"
+    sys.modules.pop("training.recipes.day_or_night", None)
+
+
+def test_new_recipe_is_listed_by_its_file_alone(
+    fourth: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main([])
+    described = "Day or night: whether a picture is light or dark."
+    assert capsys.readouterr().out.splitlines()[1:] == [f"  {fourth}  {described}"]
+
+
+def test_new_recipe_is_served_without_a_change_of_the_service(
+    fourth: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([fourth, "--out", "models"]) == 0
+    assert "VITRINE_MODELS_DIR=models make serve" in capsys.readouterr().out
+    folder = tmp_path / "models" / fourth / "1"
+    assert classified(folder)["label"] == "day"
+    assert read_manifest(folder).metrics["accuracy"] == 1

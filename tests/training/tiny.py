@@ -1,0 +1,132 @@
+"""The smallest things that training can make an artifact of: options, a network, a manifest."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from service.manifest import (
+    Cover,
+    Engine,
+    ExpectedLabel,
+    Input,
+    Manifest,
+    Output,
+    Sample,
+    Training,
+)
+from training.card import Card
+from training.options import Options
+
+LABELS = ("dark", "middling", "light")
+INPUT = Input(shape=(4, 4, 1), color="grey", resize=Cover())
+METRICS = {
+    name: round(0.5 + 0.013 * number, 6)  # all different, so that no two can be mixed up unseen
+    for number, name in enumerate(
+        ["accuracy", "precision_macro", "recall_macro", "f1_macro", "roc_auc_ovr_macro"]
+        + [
+            f"{metric}/{label}"
+            for metric in ("precision", "recall", "f1", "roc_auc")
+            for label in LABELS
+        ]
+    )
+} | {"test_count": 1234.0, "count/dark": 411.0, "count/middling": 412.0, "count/light": 413.0}
+
+CARD = Card(
+    title="How light",
+    purpose="Tells dark from light.",
+    not_for="Anything else.",
+    data="Drawn.",
+    limits="Knows no colour.",
+    figures=(("A figure", "figure.png"),),
+)
+
+
+def options(out: Path, **arguments: str | int | float | bool | None) -> Any:
+    """Options of a recipe called `tiny` that writes into `out`."""
+    return Options(
+        recipe="tiny", smoke=False, out=out, data=None, seed=1, epochs=None, arguments=arguments
+    )
+
+
+def network() -> Any:
+    """Three classes of 4x4 grey images, by brightness; the weights are fixed."""
+    import keras
+
+    keras.utils.set_random_seed(1)
+    inputs = keras.Input((4, 4, 1))
+    outputs = keras.layers.Dense(3, activation="softmax")(keras.layers.Flatten()(inputs))
+    return keras.Model(inputs, outputs)
+
+
+def draw_figure(folder: Path) -> None:
+    """The one figure of CARD."""
+    Image.new("L", (8, 8), 128).save(folder / "figure.png")
+
+
+def trained(**changes: Any) -> Any:
+    """A `Trained` as a recipe would hand it to export, with some fields changed."""
+    from training.export import Trained
+
+    fields = {
+        "name": "tiny",
+        "task": "classification",
+        "labels": LABELS,
+        "input": INPUT,
+        "output": Output(shape=(3,), meaning="probabilities"),
+        "network": network(),
+        "validation": np.random.default_rng(1).random((20, 4, 4, 1), dtype=np.float32),
+        "metrics": METRICS,
+        "sample": Image.new("L", (16, 16), 200),
+        "dataset": "drawn",
+        "dataset_sha256": {"drawn.bin": "0" * 64},
+        "seconds": 1234.5,
+        "card": CARD,
+        "draw_figures": draw_figure,
+    }
+    return Trained(**fields | changes)
+
+
+def manifest(**arguments: str | int | float | bool | None) -> Manifest:
+    """A manifest as export hands it to the model card."""
+    return Manifest(
+        schema=1,
+        name="tiny",
+        version="7",
+        task="classification",
+        labels=LABELS,
+        input=INPUT,
+        output=Output(shape=(3,), meaning="probabilities"),
+        parameters=12345,
+        metrics=METRICS,
+        engines={
+            "litert": Engine(
+                file="model.tflite",
+                max_abs_difference=3e-7,
+                label_agreement=1.0,
+                milliseconds={"1": 0.0123, "8": 0.456},
+            ),
+            "keras": Engine(
+                file="model.keras",
+                max_abs_difference=0.0,
+                label_agreement=1.0,
+                milliseconds={"1": 1.11, "8": 2.22},
+            ),
+        },
+        files={},
+        sample=Sample(
+            file="sample.png",
+            expected=ExpectedLabel(label="light", index=2, probability=0.9),
+        ),
+        training=Training(
+            recipe="tiny",
+            arguments=arguments,
+            seed=3,
+            dataset="drawn",
+            dataset_sha256={},
+            commit="0123abc",
+            libraries={"keras": "3.99"},
+            seconds=4321.4,
+        ),
+    )
