@@ -7,6 +7,7 @@ About 25 minutes for the CNN on 2 CPU cores. Expect a test accuracy of 0.91.
 
 import argparse
 import gzip
+import math
 import time
 from pathlib import Path
 
@@ -209,7 +210,7 @@ def train(
 ) -> dict[str, list[float]]:
     """Train with a learning rate that falls along a cosine; the network keeps the best weights."""
     model = keras.Sequential([network.input, *augmentation(network.name), network])
-    steps = epochs * -(-len(training) // BATCH_SIZE)
+    steps = epochs * math.ceil(len(training) / BATCH_SIZE)
     model.compile(
         keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(LEARNING_RATE, steps)),
         loss=keras.losses.CategoricalCrossentropy(label_smoothing=LABEL_SMOOTHING),

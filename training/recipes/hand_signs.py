@@ -5,6 +5,7 @@ test_set_y, list_classes), in the --data folder (default: data/signs).
 About 25 minutes on 2 CPU cores. Expect a test accuracy of 0.97.
 """
 
+import math
 import time
 from pathlib import Path
 
@@ -13,9 +14,9 @@ import keras
 import numpy as np
 from keras import layers
 
-from service.manifest import Cover, Input, Output
+from service.manifest import Cover, Input, Output, Scale
 from training.card import Card
-from training.data import Split, hold_out, prepare, reading, require, sha256_of
+from training.data import Labels, Split, hold_out, prepare, reading, require, sha256_of
 from training.errors import DataError
 from training.evaluation import classification_metrics, confusion
 from training.export import Trained, export
@@ -26,14 +27,14 @@ from training.samples import hand
 
 # --- Config
 LABELS = ("0", "1", "2", "3", "4", "5")
-INPUT = Input(shape=(64, 64, 3), color="rgb", resize=Cover())
 DATA = Path("data/signs")
 FILES = ("train_signs.h5", "test_signs.h5")
-EPOCHS = 300
+EPOCHS = 250
 PATIENCE = 100
+LABEL_SMOOTHING = 0.1  # Szegedy et al. 2016, arXiv:1512.00567
 BATCH_SIZE = 32
 LEARNING_RATE = 1e-3
-VALIDATION_FRACTION = 0.15
+VALIDATION_FRACTION = 0.1
 SAMPLE_FINGERS = 5
 
 
@@ -42,16 +43,17 @@ def run(options: Options) -> Path:
     seed_everything(options.seed)
     start = time.monotonic()
     folder = locate(options.data or DATA)
-    training, validation = hold_out(load(folder, "train"), VALIDATION_FRACTION, options.seed)
+    spec = input_spec(folder)
+    training, validation = hold_out(load(folder, "train", spec), VALIDATION_FRACTION, options.seed)
     if options.smoke:
         training, validation = training.first(200), validation.first(60)
     print(f"{len(training)} training and {len(validation)} validation images")
 
     network = build()
     epochs = options.epochs or (3 if options.smoke else EPOCHS)
-    history = train(network, training, validation, epochs, options)
+    history = train(network, training, validation, scale=spec.scale, epochs=epochs, options=options)
 
-    test = load(folder, "test")
+    test = load(folder, "test", spec)
     probabilities = network.predict(test.images)
     metrics = classification_metrics(test.labels, probabilities, LABELS)
     print(f"Test accuracy {metrics['accuracy']:.4f} on {len(test)} images")
@@ -65,7 +67,7 @@ def run(options: Options) -> Path:
             name="hand-signs",
             task="classification",
             labels=LABELS,
-            input=INPUT,
+            input=spec,
             output=Output(shape=(6,), meaning="probabilities"),
             network=network,
             validation=validation.images,
@@ -92,55 +94,78 @@ def locate(folder: Path) -> Path:
     return folder
 
 
-def load(folder: Path, split: str) -> Split:
+def input_spec(folder: Path) -> Input:
+    """Standardised pixels: the walls are light, and a network learns faster around zero."""
+    images, _ = read_split(folder, "train")
+    scale = Scale(mean=float(images.mean() / 255), deviation=float(images.std() / 255))
+    return Input(shape=(64, 64, 3), color="rgb", resize=Cover(), scale=scale)
+
+
+def load(folder: Path, split: str, spec: Input) -> Split:
     """The `train` or `test` split, prepared as the service prepares a posted image."""
+    images, labels = read_split(folder, split)
+    return Split(prepare(images, spec), labels)
+
+
+def read_split(folder: Path, split: str) -> tuple[np.ndarray, Labels]:
+    """Images (n, 64, 64, 3) uint8 and labels (n,)."""
     path = folder / f"{split}_signs.h5"
     with reading(path), h5py.File(path) as file:
         wanted = f"{split}_set_x", f"{split}_set_y"
         if not all(key in file for key in wanted):
             raise DataError(f"{path}: expected the keys {wanted}, got {tuple(file)}")
         images, labels = (file[key][:] for key in wanted)
-    return Split(prepare(images, INPUT), labels.reshape(-1).astype(np.int64))
+    return images, labels.reshape(-1).astype(np.int64)
 
 
 # --- Network
 def build() -> keras.Model:
-    """The course's network, 182,950 parameters; dropout adds none."""
+    """The course's network, 182,950 parameters."""
     inputs = keras.Input((64, 64, 3))
     x = layers.Conv2D(32, 3, activation="relu")(inputs)
     x = layers.Conv2D(32, 3, activation="relu")(x)
     x = layers.MaxPooling2D()(x)
-    x = layers.Dropout(0.5)(layers.Flatten()(x))
+    x = layers.Flatten()(x)
     return keras.Model(inputs, layers.Dense(6, activation="softmax")(x), name="hand_signs")
 
 
 # --- Train
 def train(
-    network: keras.Model, training: Split, validation: Split, epochs: int, options: Options
+    network: keras.Model,
+    training: Split,
+    validation: Split,
+    *,
+    scale: Scale,
+    epochs: int,
+    options: Options,
 ) -> dict[str, list[float]]:
-    """Train on hands turned, moved, mirrored and lit differently; the best weights are kept."""
+    """Train on hands turned, moved, nearer, farther and lit differently.
+
+    Mirrored hands and dropout were tried and left out: this network is too small for them, it did
+    worse on validation images.
+    """
+    black, white = (float((level - scale.mean) / scale.deviation) for level in (0, 1))
     model = keras.Sequential(
         [
             network.input,
-            layers.RandomFlip("horizontal"),
-            layers.RandomRotation(0.06, fill_mode="nearest"),
-            layers.RandomTranslation(0.1, 0.1, fill_mode="nearest"),
-            layers.RandomZoom((-0.15, 0.15), fill_mode="nearest"),
-            layers.RandomContrast(0.2, value_range=(0.0, 1.0)),
-            layers.RandomBrightness(0.15, value_range=(0.0, 1.0)),
+            layers.RandomRotation(0.04, fill_mode="nearest"),
+            layers.RandomTranslation(0.08, 0.08, fill_mode="nearest"),
+            layers.RandomZoom((-0.1, 0.1), fill_mode="nearest"),
+            layers.RandomContrast(0.2, value_range=(black, white)),
+            layers.RandomBrightness(0.1, value_range=(black, white)),
             network,
         ]
     )
-    steps = epochs * -(-len(training) // BATCH_SIZE)
+    steps = epochs * math.ceil(len(training) / BATCH_SIZE)
     model.compile(
         keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(LEARNING_RATE, steps)),
-        loss="sparse_categorical_crossentropy",
+        loss=keras.losses.CategoricalCrossentropy(label_smoothing=LABEL_SMOOTHING),
         metrics=["accuracy"],
     )
     return fit(
         model,
-        (training.images, training.labels),
-        (validation.images, validation.labels),
+        (training.images, keras.utils.to_categorical(training.labels, len(LABELS))),
+        (validation.images, keras.utils.to_categorical(validation.labels, len(LABELS))),
         checkpoints=options.checkpoints(),
         epochs=epochs,
         patience=PATIENCE,
@@ -163,7 +188,7 @@ CARD = Card(
     ),
     data=(
         "The SIGNS images of the deeplearning.ai course, 64x64, rebuilt without near-duplicates: "
-        "838 to train, of which 15 % were held out for validation, and 180 to test, 30 a digit. "
+        "838 to train, of which 10 % were held out for validation, and 180 to test, 30 a digit. "
         "Their licence is unstated: they are not part of this project and must not be "
         "redistributed."
     ),
