@@ -9,7 +9,7 @@ pytest.importorskip("sklearn", reason="evaluation needs scikit-learn")
 pytest.importorskip("tqdm", reason="training needs the train extra")
 
 from training.errors import DataError
-from training.evaluation import classification_metrics, confusion
+from training.evaluation import classification_metrics, confusion, mean_psnr, mean_ssim
 
 LABELS = ("cat", "dog", "owl")
 TRUTH = np.array([0, 0, 0, 1, 1, 2], dtype=np.int64)
@@ -88,3 +88,17 @@ def test_confusion_has_a_row_for_a_class_without_images() -> None:
 def test_class_without_a_test_item_is_refused() -> None:
     with pytest.raises(DataError, match=r"got none of \['owl'\]"):
         classification_metrics(TRUTH[:5], PROBABILITIES[:5], LABELS)
+
+
+def test_psnr_is_the_one_computed_by_hand() -> None:
+    clean = np.zeros((2, 4, 4, 1), dtype=np.float32)
+    # An error of 0.1 everywhere is 20 dB, one of 0.01 is 40 dB; images count alike.
+    off = clean + np.array([0.1, 0.01], dtype=np.float32).reshape(2, 1, 1, 1)
+    assert mean_psnr(clean, off) == pytest.approx(30, abs=1e-4)
+
+
+def test_ssim_of_an_image_with_itself_is_1_and_less_with_another() -> None:
+    clean = np.random.default_rng(1).random((2, 16, 16, 1), dtype=np.float32)
+    noisy = 1 - clean
+    assert mean_ssim(clean, clean) == pytest.approx(1)
+    assert mean_ssim(clean, noisy) < 0.95

@@ -262,19 +262,10 @@ def test_denoisers_overall_figure_is_the_mean_of_both_data_sets(
     assert metrics[f"psnr_db_sigma_{sigma}"] == pytest.approx(sum(both) / 2, abs=1e-5)
 
 
-def test_psnr_is_the_one_computed_by_hand() -> None:
+def test_metric_of_the_denoiser_is_psnr() -> None:
     clean = np.zeros((2, 4, 4, 1), dtype=np.float32)
-    # An error of 0.1 everywhere is 20 dB, one of 0.01 is 40 dB; images count alike.
     off = clean + np.array([0.1, 0.01], dtype=np.float32).reshape(2, 1, 1, 1)
-    assert denoiser.mean_psnr(clean, off) == pytest.approx(30, abs=1e-4)
-    assert float(np.mean(denoiser.psnr_metric(clean, off))) == pytest.approx(30, abs=1e-4)
-
-
-def test_ssim_of_an_image_with_itself_is_1_and_less_with_noise() -> None:
-    clean = np.random.default_rng(1).random((2, 16, 16, 1), dtype=np.float32)
-    noisy = denoiser.add_noise(clean, np.random.default_rng(2))
-    assert denoiser.mean_ssim(clean, clean) == pytest.approx(1)
-    assert denoiser.mean_ssim(clean, noisy) < 0.95
+    assert np.asarray(denoiser.psnr_metric(clean, off)) == pytest.approx([20, 40], abs=1e-4)
 
 
 def test_noise_is_such_as_an_8_bit_image_can_hold() -> None:

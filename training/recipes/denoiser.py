@@ -14,18 +14,15 @@ from typing import Any
 
 import keras
 import numpy as np
-import numpy.typing as npt
 from keras import layers
 from PIL import Image
-from skimage.metrics import structural_similarity
-from skimage.restoration import denoise_nl_means
-from tqdm import tqdm
 
 from service.manifest import Input, KeepSize, Manifest, Output, Tiling
 from service.preprocess import Floats, Pixels, preprocess, to_pixels
 from service.tiles import predict_tiled
 from training.card import Card
 from training.data import keras_cache, prepare, reading, require, sha256_of
+from training.evaluation import as_posted, mean_psnr, mean_ssim, non_local_means
 from training.export import Trained, export
 from training.fit import fit, seed_everything
 from training.options import Options
@@ -48,10 +45,7 @@ MIN_SIGMA, MAX_SIGMA = 0.05, 0.5
 SALT_AND_PEPPER_SHARE, MAX_SALT_AND_PEPPER = 0.2, 0.2
 NEGATIVE_SHARE = 0.25  # dark on light, as on paper
 SIGMAS = (0.1, 0.3, 0.5)
-NLM_STRENGTHS = (0.4, 0.6, 0.8, 1.0, 1.2, 1.5)  # times sigma
 SAMPLE_SIGMA = 0.3
-
-Images = npt.NDArray[np.float32]  # (n, height, width, 1), 0..1
 
 
 def run(options: Options) -> Path:
@@ -135,7 +129,7 @@ def read_fashion(folder: Path) -> tuple[Pixels, Pixels]:
     return train, test
 
 
-def add_noise(images: Images, random: np.random.Generator) -> Images:
+def add_noise(images: Floats, random: np.random.Generator) -> Floats:
     """Noise of random strength for each image: Gaussian, on some of them salt-and-pepper, too."""
     n = len(images)
     sigma = random.uniform(MIN_SIGMA, MAX_SIGMA, (n, 1, 1, 1)).astype(np.float32)
@@ -147,15 +141,10 @@ def add_noise(images: Images, random: np.random.Generator) -> Images:
     return as_posted(noisy)
 
 
-def as_posted(noisy: Images) -> Images:
-    """What is left of a noisy image in 8 bits: this is what reaches the service."""
-    return to_pixels(noisy).astype(np.float32) / np.float32(255)
-
-
 class NoisyBatches(keras.utils.PyDataset):
     """Batches of (noisy, clean), with new noise every epoch, the same for the same seed."""
 
-    def __init__(self, images: Images, seed: int) -> None:
+    def __init__(self, images: Floats, seed: int) -> None:
         super().__init__()
         self._images, self._seed, self._epoch = images, seed, 0
         self._order = np.random.default_rng(seed).permutation(len(images))
@@ -163,7 +152,7 @@ class NoisyBatches(keras.utils.PyDataset):
     def __len__(self) -> int:
         return math.ceil(len(self._images) / BATCH_SIZE)
 
-    def __getitem__(self, index: int) -> tuple[Images, Images]:
+    def __getitem__(self, index: int) -> tuple[Floats, Floats]:
         random = np.random.default_rng([self._seed, self._epoch, index])
         clean = self._images[self._order[index * BATCH_SIZE : (index + 1) * BATCH_SIZE]]
         flip = random.random((len(clean), 1, 1, 1)) < NEGATIVE_SHARE
@@ -206,8 +195,8 @@ def build() -> keras.Model:
 # --- Train
 def train(
     network: keras.Model,
-    images: Images,
-    validation: tuple[Images, Images],
+    images: Floats,
+    validation: tuple[Floats, Floats],
     epochs: int,
     options: Options,
 ) -> dict[str, list[float]]:
@@ -233,7 +222,7 @@ def psnr_metric(truth: Any, predicted: Any) -> Any:
 
 
 # --- Evaluate
-def evaluate(network: keras.Model, clean: Images, name: str, seed: int) -> dict[str, float]:
+def evaluate(network: keras.Model, clean: Floats, name: str, seed: int) -> dict[str, float]:
     """PSNR and SSIM of the noisy image, of the output, and of non-local means, by sigma."""
     metrics: dict[str, float] = {}
     for sigma in SIGMAS:
@@ -246,35 +235,6 @@ def evaluate(network: keras.Model, clean: Images, name: str, seed: int) -> dict[
             metrics[f"psnr_db/{name} sigma {sigma} {kind}"] = mean_psnr(clean, images)
             metrics[f"ssim/{name} sigma {sigma} {kind}"] = mean_ssim(clean, images)
     return metrics
-
-
-def non_local_means(noisy: Images, clean: Images, sigma: float) -> Images:
-    """scikit-image's non-local means (Buades, Coll, Morel 2005), with the strength that does best.
-
-    The strength is tuned on these very images, which favours it over the network.
-    """
-    candidates = []
-    for strength in tqdm(NLM_STRENGTHS, f"non-local means, sigma {sigma}"):
-        images = [
-            denoise_nl_means(
-                image[..., 0], patch_size=5, patch_distance=6, h=strength * sigma, sigma=sigma
-            )
-            for image in noisy
-        ]
-        candidates.append(as_posted(np.stack(images)[..., np.newaxis]))
-    return max(candidates, key=lambda images: mean_psnr(clean, images))
-
-
-def mean_psnr(clean: Images, images: Images) -> float:
-    """Mean over the images of the peak signal-to-noise ratio in dB."""
-    error = np.square(clean - images, dtype=np.float64).mean(axis=(1, 2, 3))
-    return float((-10 * np.log10(np.maximum(error, 1e-10))).mean())
-
-
-def mean_ssim(clean: Images, images: Images) -> float:
-    """Mean over the images of the structural similarity (Wang et al. 2004)."""
-    pairs = zip(clean[..., 0], images[..., 0], strict=True)
-    return float(np.mean([structural_similarity(a, b, data_range=1.0) for a, b in pairs]))
 
 
 def overall(metrics: dict[str, float]) -> dict[str, float]:
