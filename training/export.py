@@ -40,6 +40,7 @@ from training.options import Options
 MAX_ABS_DIFFERENCE = 1e-3
 COMPARISON_BATCH = 100
 TIMED_BATCHES = (1, 8, 32)
+CODE = ("training", "service")  # what makes an artifact what it is
 LIBRARIES = ("keras", "tensorflow", "jax", "torch", "numpy", "pillow", "ai-edge-litert")
 
 
@@ -193,13 +194,13 @@ def _manifest(
 
 
 def _commit() -> str:
-    described = subprocess.run(
-        ["git", "describe", "--always", "--abbrev=40", "--dirty", "--exclude=*"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    return described.stdout.strip() or "unknown"
+    commit = _git("rev-parse", "HEAD")
+    return f"{commit}-dirty" if _git("status", "--porcelain", *CODE) else commit or "unknown"
+
+
+def _git(*arguments: str) -> str:
+    ran = subprocess.run(["git", *arguments], capture_output=True, text=True, check=False)
+    return ran.stdout.strip()
 
 
 def _library_versions() -> dict[str, str]:
