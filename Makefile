@@ -8,6 +8,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 .DEFAULT_GOAL := help
+# BentoML would report its use to its makers.
+export BENTOML_DO_NOT_TRACK := True
 
 .PHONY: help serve test train lint format lock bento clean
 

@@ -14,7 +14,7 @@ BENTOML = [sys.executable, "-m", "bentoml"]
 
 @pytest.fixture
 def bentoml_home(tmp_path: Path) -> dict[str, str]:
-    return environment() | {"BENTOML_HOME": str(tmp_path), "BENTOML_DO_NOT_TRACK": "True"}
+    return environment() | {"BENTOML_HOME": str(tmp_path)}
 
 
 def test_bento_serves_the_models_in_it(tmp_path: Path, bentoml_home: dict[str, str]) -> None:
