@@ -32,7 +32,10 @@ def find_artifacts(models_dir: Path, names: tuple[str, ...]) -> list[Artifact]:
     if missing or not artifacts:
         wanted = ", ".join(missing) if missing else "at least one model"
         there = ", ".join(sorted({folder.parent.name for folder in folders})) or "none"
-        raise ArtifactError(f"expected {wanted} in {models_dir.absolute()}, found {there}")
+        raise ArtifactError(
+            f"VITRINE_MODELS_DIR, VITRINE_MODELS: expected {wanted} in {models_dir.absolute()}, "
+            f"found {there}"
+        )
     return artifacts
 
 

@@ -1,5 +1,7 @@
 """Multipart forms: parts named `image`, and a few text fields; nothing in them is ever fetched."""
 
+import contextlib
+import json
 from dataclasses import dataclass
 
 from starlette.datastructures import UploadFile
@@ -10,6 +12,7 @@ from starlette.requests import Request
 from service.errors import BadInput, TooLarge, UnsupportedImage
 
 MULTIPART = "multipart/form-data"
+MAX_FILES = 1000
 MAX_FIELDS = 16
 MAX_FIELD_BYTES = 1024
 
@@ -31,12 +34,16 @@ async def read_form(request: Request, allowed: tuple[str, ...], max_images: int)
     if came != MULTIPART:
         raise UnsupportedImage(f"expected Content-Type {MULTIPART}, got {came or 'none'!r:.80}")
     try:
-        # One image more than allowed is let in, so that the answer can count them.
+        # More files than allowed are let in, so that the answer can say how many came.
         parsed = await request.form(
-            max_files=max_images + 1, max_fields=MAX_FIELDS, max_part_size=MAX_FIELD_BYTES
+            max_files=MAX_FILES, max_fields=MAX_FIELDS, max_part_size=MAX_FIELD_BYTES
         )
     except (MultiPartException, HTTPException) as error:
         why = error.message if isinstance(error, MultiPartException) else error.detail
+        if why.startswith("Too many files"):
+            raise TooLarge(
+                f"expected at most {max_images} parts named image, got more than {MAX_FILES}"
+            ) from error
         raise BadInput(f"expected a well-formed {MULTIPART} body: {why}") from error
     images: list[bytes] = []
     fields: dict[str, str] = {}
@@ -44,19 +51,18 @@ async def read_form(request: Request, allowed: tuple[str, ...], max_images: int)
         if name == "image":
             images.append(await _file_bytes(value))
         elif name not in allowed:
-            raise BadInput(f"expected the fields image, {', '.join(allowed)}; got {name!r:.80}")
+            known = ", ".join(("image", *allowed))
+            raise BadInput(f"expected the fields {known}; got {name!r:.80}")
         elif isinstance(value, UploadFile):
             raise BadInput(f"expected field {name} as text, got a file")
         elif name in fields:
             raise BadInput(f"expected field {name} once, got it twice")
         else:
-            fields[name] = value
+            fields[name] = _plain(value)
     if not images:
         raise BadInput("expected a part named image that holds a file, got none")
     if len(images) > max_images:
-        raise TooLarge(
-            f"expected at most {max_images} parts named image, got {len(images)} or more"
-        )
+        raise TooLarge(f"expected at most {max_images} parts named image, got {len(images)}")
     return Form(images, fields)
 
 
@@ -69,3 +75,11 @@ async def _file_bytes(value: UploadFile | str) -> bytes:
     if isinstance(value, str):
         raise BadInput("expected part image as a file (with a filename), got a text field")
     return await value.read()
+
+
+def _plain(text: str) -> str:
+    """A text field's value; BentoML's client sends strings as JSON, in quotes."""
+    if text.startswith('"'):
+        with contextlib.suppress(ValueError):
+            return str(json.loads(text))
+    return text

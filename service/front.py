@@ -10,19 +10,22 @@ from collections.abc import Callable
 from typing import Protocol
 
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.websockets import WebSocket
 
 from service.errors import TooLarge, Unavailable, UnknownRoute, VitrineError, WrongMethod
 from service.handlers import Handlers, answer, error_response
 from service.log import log_request
 from service.metrics import CONTENT_TYPE, UNKNOWN_MODEL, Metrics, expose
+from service.openapi import PAGE
 from service.record import Record
 from service.settings import Settings
 
 RECORD = "vitrine.record"  # where a request's Record lies in its ASGI scope
 
 _METHODS = {
+    "/": "GET",
     "/classify": "POST",
     "/denoise": "POST",
     "/v1/models": "GET",
@@ -55,6 +58,10 @@ class Front:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one HTTP request; anything else goes to BentoML."""
         worker = self._worker()
+        if scope["type"] == "websocket":
+            denial = error_response(UnknownRoute("expected an HTTP request, got a WebSocket"))
+            await WebSocket(scope, receive, send).send_denial_response(denial)
+            return
         if scope["type"] != "http" or worker is None:
             await self._inner(scope, receive, send)
             return
@@ -99,6 +106,8 @@ class Front:
 
 async def _information(worker: Worker, path: str) -> Response:
     match path:
+        case "/":
+            return HTMLResponse(PAGE)
         case "/metrics":
             return Response(expose(), media_type=CONTENT_TYPE)
         case "/v1/models":
@@ -134,6 +143,8 @@ class _Reply:
     async def _send_error(self) -> None:
         response = error_response(_explain(self.status, self._record))
         response.headers["x-request-id"] = self._record.request_id
+        if self.status == 405:  # BentoML's pages
+            response.headers["allow"] = "GET, HEAD"
         await self._send(
             {
                 "type": "http.response.start",

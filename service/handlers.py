@@ -55,11 +55,11 @@ class Handlers:
     ) -> Response:
         """POST /v1/models/{name}[/versions/{version}]:predict: an image, or a form of images."""
         model = self._find(name, version, record)
+        top_k = parse_top_k(request.query_params.get("top_k"))
         denoises = model.manifest.task == "denoising"
         images = await self._images(request, 1 if denoises else None)
         if denoises:
             return Response(await model.denoise(images[0], record), media_type=PNG)
-        top_k = parse_top_k(request.query_params.get("top_k"))
         if len(images) == 1:
             predictions: list[Prediction | dict[str, str]]
             predictions = [await model.classify(images[0], top_k, record)]
@@ -107,9 +107,10 @@ def parse_top_k(text: str | None) -> int:
     """How many classes to return; raises BadInput for what is not a whole number from 1."""
     if text is None:
         return TOP_K
-    if not text.isascii() or not text.isdecimal() or len(text) > 9 or int(text) < 1:
+    digits = text.lstrip("0")
+    if not text.isascii() or not text.isdecimal() or not digits:
         raise BadInput(f"expected top_k as a whole number of at least 1, got {text!r:.80}")
-    return int(text)
+    return int(digits[:9])  # more than any network has classes, however many digits follow
 
 
 async def answer(work: Awaitable[Response], record: Record, timeout_s: float) -> Response:

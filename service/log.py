@@ -7,6 +7,8 @@ import time
 
 from service.record import Record
 
+MAX_PATH_LENGTH = 200
+
 logger = logging.getLogger("vitrine")
 
 
@@ -47,6 +49,8 @@ def configure_logging(log_format: str) -> None:
     logger.setLevel(logging.INFO)
     logger.propagate = False
     logger.disabled = False  # BentoML configures logging and turns off the loggers it finds
+    # The parser of forms warns of what the answer says already.
+    logging.getLogger("python_multipart").setLevel(logging.ERROR)
 
 
 def log_request(record: Record, status: int, seconds: float) -> None:
@@ -54,7 +58,7 @@ def log_request(record: Record, status: int, seconds: float) -> None:
     fields: dict[str, object] = {
         "request_id": record.request_id,
         "method": record.method,
-        "path": record.path,
+        "path": record.path[:MAX_PATH_LENGTH],
         "status": status,
         "ms": _milliseconds(seconds),
     }
@@ -62,7 +66,7 @@ def log_request(record: Record, status: int, seconds: float) -> None:
         fields |= {"model": record.model, "version": record.version}
     if record.images:
         fields |= {"images": record.images, "batch_size": record.batch_size}
-        fields |= {f"{stage}_ms": _milliseconds(s) for stage, s in record.stages_s.items()}
+    fields |= {f"{stage}_ms": _milliseconds(s) for stage, s in record.stages_s.items()}
     logger.info("request", extra={"fields": fields})
 
 

@@ -184,7 +184,10 @@ class Manifest(Part):
                 f"got {self.input.shape[2]}"
             )
         expected = self.sample.expected
+        sizes = self.input.shape[:2]
         if self.task == "classification":
+            if None in sizes or len(set(self.labels)) < len(self.labels):
+                raise ValueError("expected a fixed size of input, and labels that differ")
             if self.output.shape != (len(self.labels),):
                 raise ValueError(
                     f"expected an output for each of {len(self.labels)} labels, "
@@ -199,6 +202,8 @@ class Manifest(Part):
                 )
         elif self.tiling is None or not isinstance(expected, ExpectedImage):
             raise ValueError("expected a tiling, and an image as the sample's answer")
+        elif sizes != (None, None) or not isinstance(self.input.resize, KeepSize):
+            raise ValueError(f"expected an input of any size that is kept, got {sizes}")
         return self
 
 

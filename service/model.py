@@ -59,7 +59,13 @@ class Model:
         where = f"{self._artifact.folder}: sample {sample.file} on {self.engine.name}"
         if isinstance(sample.expected, ExpectedLabel):
             pixels = decode(self._open(data), self.manifest.input)
-            came = encode_scores(self._compute_batch([pixels])[0], self.manifest.labels, 1)
+            probabilities = self._compute_batch([pixels])[0]
+            if probabilities.shape != self.manifest.output.shape:
+                raise ArtifactError(
+                    f"{where}: expected an output of shape {self.manifest.output.shape}, "
+                    f"got {probabilities.shape}"
+                )
+            came = encode_scores(probabilities, self.manifest.labels, 1)
             wanted = sample.expected
             close = abs(came["probability"] - wanted.probability) <= wanted.tolerance
             if came["label"] != wanted.label or not close:
@@ -70,10 +76,15 @@ class Model:
             return
         planes, _ = decode_planes(self._open(data))
         came_planes = self._compute_tiled([planes])[0]
-        with Image.open(self._artifact.path(sample.expected.file)) as image:
-            wanted_planes, _ = decode_planes(image)
+        wanted_data = self._artifact.path(sample.expected.file).read_bytes()
+        wanted_planes, _ = decode_planes(self._open(wanted_data))
+        if came_planes.shape != wanted_planes.shape:
+            raise ArtifactError(
+                f"{where}: expected an image of shape {wanted_planes.shape}, "
+                f"got {came_planes.shape}"
+            )
         off = float(np.abs(np.clip(came_planes, 0, 1) - wanted_planes).max()) * 255
-        if off > sample.expected.tolerance:
+        if not off <= sample.expected.tolerance:  # not a number is not close, either
             raise ArtifactError(
                 f"{where}: expected {sample.expected.file} within {sample.expected.tolerance} "
                 f"levels, got {off:.1f} levels off"

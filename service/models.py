@@ -5,7 +5,7 @@ from typing import Literal
 
 from service.artifact import Artifact, find_artifacts, verify
 from service.engine import Engine, KerasEngine, LiteRTEngine, count_gpus, keras_is_installed
-from service.errors import ArtifactError, RequestError, SettingsError, UnknownModel
+from service.errors import ArtifactError, SettingsError, StartError, UnknownModel
 from service.log import logger
 from service.metrics import Metrics
 from service.model import Model
@@ -54,12 +54,14 @@ def load_models(settings: Settings, metrics: Metrics) -> Models:
     loaded: list[Model] = []
     for artifact in artifacts:
         verify(artifact)
-        engine = open_engine(artifact, device, threads=max(1, cpu_limit() // settings.workers))
-        model = Model(artifact, engine, settings, metrics)
+        threads = max(1, cpu_limit() // settings.workers)
         try:
+            model = Model(artifact, open_engine(artifact, device, threads), settings, metrics)
             model.prove()
             model.warm()
-        except (RequestError, ValueError, RuntimeError, IndexError) as error:
+        except StartError:
+            raise
+        except Exception as error:  # whatever an engine makes of a file that is no network
             raise ArtifactError(
                 f"{artifact.folder}: its network and its manifest do not fit: {error}"
             ) from error
@@ -89,11 +91,19 @@ def choose_device(wanted: Literal["auto", "cpu", "gpu"]) -> Device:
             )
         return "cpu"
     # `auto` must not load a whole backend where plainly no GPU is.
-    if wanted == "gpu" or Path("/dev/nvidiactl").exists():
-        if count_gpus():
-            return "gpu"
-        if wanted == "gpu":
-            raise SettingsError("VITRINE_DEVICE=gpu: expected a GPU, Keras's backend sees none")
+    if wanted == "auto" and not Path("/dev/nvidiactl").exists():
+        return "cpu"
+    try:
+        found = count_gpus()
+    except (ImportError, ValueError) as error:  # a backend that is not installed, or not known
+        found, why = 0, f"Keras's backend cannot be loaded: {error}"
+    else:
+        why = "Keras's backend sees none"
+    if found:
+        return "gpu"
+    if wanted == "gpu":
+        raise SettingsError(f"VITRINE_DEVICE=gpu: expected a GPU; {why}")
+    logger.warning("no GPU is used: %s", why)
     return "cpu"
 
 
@@ -101,11 +111,7 @@ def open_engine(artifact: Artifact, device: Device, threads: int) -> Engine:
     """Keras on a GPU; on a CPU LiteRT, or Keras without a `.tflite`; raises ArtifactError."""
     engines = artifact.manifest.engines
     if device == "cpu" and "litert" in engines:
-        path = artifact.path(engines["litert"].file)
-        try:
-            return LiteRTEngine(path, threads)
-        except ValueError as error:
-            raise ArtifactError(f"{path}: LiteRT cannot load it: {error}") from error
+        return LiteRTEngine(artifact.path(engines["litert"].file), threads)
     if "keras" not in engines:
         raise ArtifactError(
             f"{artifact.folder}: expected an engine for the {device}, got {', '.join(engines)}"

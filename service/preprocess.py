@@ -14,6 +14,8 @@ Floats = npt.NDArray[np.float32]
 # Modes of more than 8 bits a channel; Pillow's own conversion of them to 8 bits clips.
 _SIXTEEN_BIT_MODES = ("I;16", "I;16L", "I;16B", "I;16N")
 
+_BITS_PER_SAMPLE = 258  # the TIFF tag
+
 # EXIF orientation -> what brings the image upright. Pillow's own function also rewrites the EXIF
 # data, which fails where they are damaged, and copies images that are upright already.
 _TURNS: dict[object, Image.Transpose] = {
@@ -53,13 +55,20 @@ def flatten(image: Image.Image, spec: Input) -> Image.Image:
 
 
 def upright(image: Image.Image) -> Image.Image:
-    """Apply the EXIF orientation and reduce 16-bit grey to 8 bits."""
+    """Apply the EXIF orientation and reduce grey of more than 8 bits to 8."""
+    bits = _bits(image)
     turn = _TURNS.get(_orientation(image))
     if turn is not None:
         image = image.transpose(turn)
     if image.mode in _SIXTEEN_BIT_MODES:
-        return Image.fromarray((np.asarray(image).astype(np.uint16) >> 8).astype(np.uint8))
+        return Image.fromarray((np.asarray(image).astype(np.uint16) >> bits - 8).astype(np.uint8))
     return image
+
+
+def _bits(image: Image.Image) -> int:
+    """The bits a channel of an image of more than 8; Pillow leaves 12-bit TIFF in the low ones."""
+    depth: tuple[int, ...] = getattr(image, "tag_v2", {}).get(_BITS_PER_SAMPLE, (16,))
+    return depth[0]
 
 
 def _orientation(image: Image.Image) -> object:

@@ -92,7 +92,7 @@ class BatchQueue(Generic[Item, Result]):
         while self._waiting and len(batch) < self.max_batch_size:
             entry = self._waiting.popleft()
             self._on_depth_change(-1)
-            if not entry.answer.done():  # cancelled: the deadline passed or the client has gone
+            if not entry.answer.done():  # cancelled: its deadline has passed
                 batch.append(entry)
         return batch
 

@@ -3,7 +3,11 @@
 This is the entry module: BentoML fixes the number of workers on import, so settings are read here.
 """
 
+import atexit
 import contextlib
+import os
+import shutil
+import tempfile
 from collections.abc import Iterator
 from typing import Any, Self
 
@@ -11,6 +15,7 @@ import attrs
 import bentoml
 from _bentoml_sdk import Service
 from _bentoml_sdk.io_models import IODescriptor
+from bentoml._internal.configuration.containers import BentoMLContainer
 from bentoml._internal.service.openapi.specification import OpenAPISpecification, PathItem, Schema
 from PIL import Image
 from prometheus_client import CollectorRegistry
@@ -44,6 +49,18 @@ class VitrineService(Service["Vitrine"]):
     """BentoML's service with Vitrine's front around its app, and /v1 in its OpenAPI page."""
 
     worker: "Vitrine | None" = None
+    metrics_folder: str | None = None
+
+    def inject_config(self) -> None:
+        """Give this server a folder of its own for the metrics that its workers share.
+
+        BentoML's is one for all servers of a user, and each that starts empties it.
+        """
+        super().inject_config()
+        if "PROMETHEUS_MULTIPROC_DIR" not in os.environ and self.metrics_folder is None:
+            self.metrics_folder = tempfile.mkdtemp(prefix="vitrine-metrics-")
+            atexit.register(shutil.rmtree, self.metrics_folder, ignore_errors=True)
+            BentoMLContainer.prometheus_multiproc_dir.set(self.metrics_folder)
 
     def __call__(self) -> "Vitrine":
         """Start the worker."""
@@ -58,15 +75,15 @@ class VitrineService(Service["Vitrine"]):
     def openapi_spec(self) -> OpenAPISpecification:
         """One page for all routes."""
         spec = super().openapi_spec
-        info = attrs.evolve(
-            spec.info, title="Vitrine", description=self.inner.__doc__, contact=None
-        )
+        about = {"title": "Vitrine", "version": "v1", "description": self.inner.__doc__}
+        info = attrs.evolve(spec.info, contact=None, **about)
         for path, responses in openapi.RESPONSES.items():
             spec.paths[path].post["responses"] = responses
         paths = {path: PathItem(**operations) for path, operations in openapi.PATHS.items()}
         schemas = {name: Schema(**schema) for name, schema in openapi.SCHEMAS.items()}
         components = {"schemas": schemas}
-        return attrs.evolve(spec, info=info, paths=spec.paths | paths, components=components)
+        paths = {path: item for path, item in spec.paths.items() if path != "/healthz"} | paths
+        return attrs.evolve(spec, info=info, paths=paths, components=components)
 
 
 class Form(IODescriptor):

@@ -58,7 +58,7 @@ class Settings(BaseModel):
     """Parts named `image` in one form."""
     max_request_bytes: int = Field(default=100_000_000, ge=1)
     """Bytes of one request's body."""
-    request_timeout_s: float = Field(default=30.0, gt=0)
+    request_timeout_s: float = Field(default=30.0, gt=0, allow_inf_nan=False)
     """Seconds from the first byte to the answer; after that 504."""
     log_requests: bool = True
     """One log line a request."""

@@ -5,6 +5,7 @@ import ast
 import importlib
 import os
 import pkgutil
+import shutil
 import sys
 from pathlib import Path
 
@@ -49,10 +50,15 @@ def main(arguments: list[str]) -> int:
         recipe.add_options(parser)
     options: Options = read_options(name, parser.parse_args(arguments[1:]))
     try:
+        options.out.mkdir(parents=True, exist_ok=True)
         folder = recipe.run(options)
-    except TrainingError as error:
+    except (TrainingError, FileExistsError, NotADirectoryError, PermissionError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("Interrupted; the same command goes on where this run stopped", file=sys.stderr)
+        return 130
+    shutil.rmtree(options.checkpoints, ignore_errors=True)
     print(f"Wrote {folder}\nServe it: VITRINE_MODELS_DIR={options.out} make serve")
     return 0
 

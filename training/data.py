@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import os
 import zipfile
+import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,7 +54,7 @@ def reading(path: Path) -> Iterator[None]:
     """Turn what goes wrong while `path` is read into a DataError that names it."""
     try:
         yield
-    except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile) as error:
+    except (OSError, EOFError, KeyError, ValueError, zlib.error, zipfile.BadZipFile) as error:
         raise DataError(f"{path.absolute()} cannot be read: {error}; get it again") from error
 
 
@@ -65,6 +66,14 @@ def sha256_of(paths: Iterable[Path]) -> dict[str, str]:
 def prepare(images: npt.NDArray[np.uint8], spec: Input) -> Floats:
     """Data-set images (n, h, w) or (n, h, w, 3) through the service's own preprocessing."""
     return np.stack([preprocess(Image.fromarray(image), spec) for image in tqdm(images, "prepare")])
+
+
+def check(images: np.ndarray, shape: tuple[int, ...], labels: Labels, classes: int) -> None:
+    """Raise DataError unless there is an image of `shape` and a class for every label."""
+    if images.shape != (len(labels), *shape):
+        raise DataError(f"expected {len(labels)} images of {shape}, got {images.shape}")
+    if len(labels) == 0 or labels.min() < 0 or labels.max() >= classes:
+        raise DataError(f"expected labels 0 to {classes - 1}, got {np.unique(labels)}")
 
 
 def hold_out(split: Split, fraction: float, seed: int) -> tuple[Split, Split]:

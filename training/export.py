@@ -3,7 +3,6 @@
 import hashlib
 import importlib.metadata
 import shutil
-import subprocess
 import tempfile
 import time
 from collections.abc import Callable
@@ -40,7 +39,6 @@ from training.options import Options
 MAX_ABS_DIFFERENCE = 1e-3
 COMPARISON_BATCH = 100
 TIMED_BATCHES = (1, 8, 32)
-CODE = ("training", "service")  # what makes an artifact what it is
 LIBRARIES = ("keras", "tensorflow", "jax", "torch", "numpy", "pillow", "ai-edge-litert")
 
 
@@ -186,21 +184,11 @@ def _manifest(
             seed=options.seed,
             dataset=trained.dataset,
             dataset_sha256=trained.dataset_sha256,
-            commit=_commit(),
+            commit=options.commit,
             libraries=_library_versions(),
             seconds=round(trained.seconds, 1),
         ),
     )
-
-
-def _commit() -> str:
-    commit = _git("rev-parse", "HEAD")
-    return f"{commit}-dirty" if _git("status", "--porcelain", *CODE) else commit or "unknown"
-
-
-def _git(*arguments: str) -> str:
-    ran = subprocess.run(["git", *arguments], capture_output=True, text=True, check=False)
-    return ran.stdout.strip()
 
 
 def _library_versions() -> dict[str, str]:

@@ -1,7 +1,6 @@
 """One training run: progress, early stopping, resumption, and the best weights at its end."""
 
 import csv
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +32,8 @@ def fit(
 ) -> History:
     """Train `model` until `monitor` has not improved for `patience` epochs; keep the best weights.
 
-    A run that was interrupted goes on where it stopped, from `checkpoints`, which is removed when
-    the run ends. Returns each metric by epoch.
+    A run that was interrupted goes on where it stopped, from `checkpoints`; who calls removes that
+    when nothing more can go wrong. Returns each metric by epoch.
     """
     checkpoints.mkdir(parents=True, exist_ok=True)
     log, best = checkpoints / "history.csv", checkpoints / "best.weights.h5"
@@ -54,7 +53,9 @@ def fit(
         ),
         _ResumableEarlyStopping(earlier, monitor=monitor, patience=patience, mode=mode),
         keras.callbacks.CSVLogger(log, append=True),
-        keras.callbacks.BackupAndRestore(checkpoints / "backup", double_checkpoint=True),
+        keras.callbacks.BackupAndRestore(
+            checkpoints / "backup", delete_checkpoint=False, double_checkpoint=True
+        ),
     ]
     model.fit(
         *(training if isinstance(training, tuple) else (training,)),
@@ -64,9 +65,7 @@ def fit(
         callbacks=callbacks,
     )
     model.load_weights(best)
-    history = read_history(log)
-    shutil.rmtree(checkpoints)
-    return history
+    return read_history(log)
 
 
 class _ResumableEarlyStopping(keras.callbacks.EarlyStopping):

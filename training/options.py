@@ -1,12 +1,15 @@
 """The options that every recipe takes."""
 
 import argparse
+import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
 SMOKE_OUT = Path(".smoke/models")
 OUT = Path("models")
 CHECKPOINTS = Path(".checkpoints")
+
+CODE = ("training", "service")  # what makes an artifact what it is
 
 Argument = str | int | float | bool | None
 
@@ -22,7 +25,9 @@ class Options:
     seed: int
     epochs: int | None
     arguments: dict[str, Argument]
+    commit: str
 
+    @property
     def checkpoints(self) -> Path:
         """Where an interrupted run of exactly these arguments left its state."""
         parts = [f"{key}={value}" for key, value in sorted(self.arguments.items())]
@@ -41,10 +46,17 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help=f"folder of models to write into (default {OUT}, with --smoke {SMOKE_OUT})",
     )
     parser.add_argument("--data", type=Path, help="folder of the data set")
-    parser.add_argument("--seed", type=int, default=1, help="default 1")
+    parser.add_argument("--seed", type=whole_number, default=1, help="default 1")
     parser.add_argument(
         "--epochs", type=at_least_one, help="at most this many (default: the recipe's)"
     )
+
+
+def whole_number(text: str) -> int:
+    """A whole number from 0."""
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"expected a whole number, got {text!r}")
+    return int(text)
 
 
 def at_least_one(text: str) -> int:
@@ -65,4 +77,22 @@ def read_options(recipe: str, parsed: argparse.Namespace) -> Options:
         seed=parsed.seed,
         epochs=parsed.epochs,
         arguments=recorded,
+        commit=code_commit(),
     )
+
+
+def code_commit() -> str:
+    """The commit of the code that runs, marked if it was changed since; taken before training."""
+    commit = _git("rev-parse", "HEAD")
+    return f"{commit}-dirty" if _git("status", "--porcelain", *CODE) else commit or "unknown"
+
+
+def _git(*arguments: str) -> str:
+    checkout = Path(__file__).resolve().parent.parent
+    try:
+        ran = subprocess.run(
+            ["git", *arguments], cwd=checkout, capture_output=True, text=True, check=False
+        )
+    except FileNotFoundError:  # no git here
+        return ""
+    return ran.stdout.strip()

@@ -27,7 +27,7 @@ def trousers() -> Image.Image:
 
 def hand(fingers: int, side: int = 256) -> Image.Image:
     """A hand that shows `fingers` (0 to 5) fingers, upright, on a light wall."""
-    skin, shade, wall = (206, 158, 132), (168, 116, 94), (205, 200, 196)
+    skin, shade, wall = (158, 116, 92), (122, 82, 62), (226, 220, 210)
     big = 4 * side
     canvas = Image.new("RGB", (big, big), wall)
     draw = ImageDraw.Draw(canvas)
@@ -61,8 +61,21 @@ def hand(fingers: int, side: int = 256) -> Image.Image:
             limb((root[0], 0.52), (root[0], 0.60), 0.066)
     if fingers < 5:
         limb((0.40, 0.70), (0.52, 0.64), 0.072)
-    return canvas.filter(ImageFilter.GaussianBlur(big / 200)).resize(
-        (side, side), Image.Resampling.BOX
+    blurred = canvas.filter(ImageFilter.GaussianBlur(big / 200))
+    return _reaching_in(blurred, wall).resize((side, side), Image.Resampling.BOX)
+
+
+def _reaching_in(canvas: Image.Image, wall: tuple[int, int, int]) -> Image.Image:
+    """Mirror, enlarge, turn and shift a drawing, as a hand that reaches into a photo from below."""
+    side, enlarge, turn, shift = canvas.width, 1.2, math.radians(-24), 0.11
+    cos, sin = math.cos(turn) / enlarge, math.sin(turn) / enlarge
+    center, moved = side / 2, side / 2 + shift * side
+    return canvas.transpose(Image.Transpose.FLIP_LEFT_RIGHT).transform(
+        canvas.size,
+        Image.Transform.AFFINE,
+        (cos, sin, center - (cos + sin) * moved, -sin, cos, center + (sin - cos) * moved),
+        Image.Resampling.BILINEAR,
+        fillcolor=wall,
     )
 
 

@@ -88,13 +88,13 @@ def test_folder_without_any_model_is_refused(tmp_path: Path, there: bool) -> Non
     folder = tmp_path if there else tmp_path / "nowhere"
     with pytest.raises(ArtifactError) as caught:
         find_artifacts(folder, ())
-    assert str(caught.value) == f"expected at least one model in {folder}, found none"
+    assert f"expected at least one model in {folder}, found none" in str(caught.value)
 
 
 def test_requested_model_that_is_not_there_is_named(models_dir: Path) -> None:
     with pytest.raises(ArtifactError) as caught:
         find_artifacts(models_dir, ("shoes", "fashion-mnist", "bags"))
-    assert str(caught.value) == f"expected bags, shoes in {models_dir}, found fashion-mnist"
+    assert f"expected bags, shoes in {models_dir}, found fashion-mnist" in str(caught.value)
 
 
 def test_artifact_as_it_was_written_is_verified(artifact_folder: Path) -> None:

@@ -332,6 +332,20 @@ def test_damaged_exif_is_ignored(image_format: str) -> None:
     assert decoded(data, ANY_SIZE_GREY).mean() == pytest.approx(90, abs=1)
 
 
+def twelve_bit_tiff(level: int) -> bytes:
+    """A row of four grey pixels of 12 bits, two in three bytes."""
+    pair = bytes([level >> 4, (level & 15) << 4 | level >> 8, level & 255])
+    tags = [(256, 4), (257, 1), (258, 12), (259, 1), (262, 1), (273, 110), (277, 1), (279, 6)]
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags)
+    directory = struct.pack("<H", len(tags)) + entries + bytes(4)
+    return (b"II*\0" + struct.pack("<I", 8) + directory).ljust(110, b"\0") + pair * 2
+
+
+@pytest.mark.parametrize(("level", "expected"), [(0, 0), (0x800, 0x80), (0xFFF, 0xFF)])
+def test_twelve_bits_are_scaled_to_eight(level: int, expected: int) -> None:
+    assert decoded(twelve_bit_tiff(level), ANY_SIZE_GREY).flatten().tolist() == [expected] * 4
+
+
 @pytest.mark.parametrize("mode", ["I", "F"])
 def test_thirty_two_bits_are_refused(mode: str) -> None:
     data = encode(gradient().convert("L").convert(mode), "TIFF")

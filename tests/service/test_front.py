@@ -1,12 +1,14 @@
+import re
 import time
 from collections import Counter
+from pathlib import Path
 
 import httpx
 import pytest
 from openapi_spec_validator import validate
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.server import CHECKOUT, Server
+from tests.server import CHECKOUT, Server, serve
 from tests.service.test_handlers import PNG, PREDICT, SAMPLE, upload
 
 Series = dict[tuple[str, tuple[tuple[str, str], ...]], float]
@@ -111,10 +113,30 @@ def test_openapi_page_holds_every_route(client: httpx.Client) -> None:
     assert list(error["properties"]) == ["error"]
 
 
-def test_index_page_is_served(client: httpx.Client) -> None:
+def test_index_page_loads_what_this_server_has(client: httpx.Client) -> None:
     answer = client.get("/")
     assert answer.status_code == 200
     assert "text/html" in answer.headers["content-type"]
+    loaded = re.findall(r'(?:src|href)="([^"]+)"', answer.text)
+    assert loaded
+    for link in loaded:
+        assert client.get(link.removeprefix(".")).status_code == 200, link
+
+
+def test_websocket_is_refused_with_the_one_error_body(client: httpx.Client) -> None:
+    upgrade = {"Connection": "Upgrade", "Upgrade": "websocket", "Sec-WebSocket-Version": "13"}
+    answer = client.get("/", headers=upgrade | {"Sec-WebSocket-Key": "AAAAAAAAAAAAAAAAAAAAAA=="})
+    assert answer.status_code == 404
+    assert list(answer.json()) == ["error"]
+
+
+def test_another_server_leaves_the_metrics_alone(client: httpx.Client, tmp_path: Path) -> None:
+    client.post(PREDICT, content=SAMPLE, headers=PNG)
+    before = value(scrape(client), "vitrine_requests_total", model="fashion-mnist")
+    with serve(tmp_path, models="fashion-mnist-mlp", workers=1) as other, other.client() as second:
+        theirs = scrape(second)
+        assert value(theirs, "vitrine_requests_total", model="fashion-mnist") == 0
+    assert value(scrape(client), "vitrine_requests_total", model="fashion-mnist") == before
 
 
 def test_metrics_count_requests_over_all_workers(client: httpx.Client, server: Server) -> None:

@@ -52,7 +52,9 @@ def test_classify_takes_a_model(client: httpx.Client, model: str) -> None:
     assert answer.json()["label"] == expected_answer(model)["label"]
 
 
-@pytest.mark.parametrize(("asked", "given"), [("1", 1), ("5", 5), ("10", 10), ("99", 10)])
+@pytest.mark.parametrize(
+    ("asked", "given"), [("1", 1), ("05", 5), ("10", 10), ("99", 10), ("9" * 50, 10)]
+)
 def test_top_k_is_at_most_all_classes(client: httpx.Client, asked: str, given: int) -> None:
     form = client.post("/classify", files=upload(SAMPLE), data={"top_k": asked}).json()["top"]
     raw = client.post(PREDICT, content=SAMPLE, headers=PNG, params={"top_k": asked}).json()
@@ -62,7 +64,7 @@ def test_top_k_is_at_most_all_classes(client: httpx.Client, asked: str, given: i
     assert probabilities == sorted(probabilities, reverse=True)
 
 
-@pytest.mark.parametrize("top_k", ["0", "-1", "1.5", "many", "", "9" * 50])
+@pytest.mark.parametrize("top_k", ["0", "00", "-1", "1.5", "many", ""])
 def test_top_k_out_of_range_is_refused(client: httpx.Client, top_k: str) -> None:
     form = client.post("/classify", files=upload(SAMPLE), data={"top_k": top_k})
     raw = client.post(PREDICT, content=SAMPLE, headers=PNG, params={"top_k": top_k})
@@ -132,11 +134,17 @@ def test_single_bad_part_is_a_plain_error(client: httpx.Client) -> None:
     assert list(answer.json()) == ["error"]
 
 
-def test_too_many_images_are_refused(client: httpx.Client) -> None:
-    files = [("image", ("a.png", SAMPLE))] * 9
+@pytest.mark.parametrize("count", [9, 1001])
+def test_too_many_images_are_refused(client: httpx.Client, count: int) -> None:
+    files = [("image", ("a.png", SAMPLE))] * count
     answer = client.post(PREDICT, files=files)
     assert answer.status_code == 413
     assert "at most 8" in answer.json()["error"]
+
+
+def test_top_k_of_a_denoiser_is_looked_at(client: httpx.Client) -> None:
+    path = "/v1/models/denoiser:predict?top_k=0"
+    assert client.post(path, content=DIGIT, headers=PNG).status_code == 400
 
 
 @pytest.mark.parametrize("side", [(8, 8), (28, 28), (61, 37), (300, 200)])
@@ -281,9 +289,9 @@ from pathlib import Path
 import bentoml
 url, photo = sys.argv[1:]
 with bentoml.SyncHTTPClient(url) as client:
-    label = client.classify(image=Path(photo), top_k=1)["label"]
-    size = client.denoise(image=Path(photo)).size
-print(json.dumps([label, *size]))
+    answer = client.classify(image=Path(photo), model="fashion-mnist-mlp", top_k=1)
+    size = client.denoise(image=Path(photo), model="denoiser").size
+print(json.dumps([answer["model"], answer["label"], *size]))
 """
 
 
@@ -298,4 +306,4 @@ def test_bentoml_client_calls_the_forms(client: httpx.Client, tmp_path: Path) ->
         check=False,
     )
     assert ran.returncode == 0, ran.stderr
-    assert json.loads(ran.stdout) == ["Trouser", 28, 28]
+    assert json.loads(ran.stdout) == ["fashion-mnist-mlp", "Trouser", 28, 28]

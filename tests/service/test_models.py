@@ -152,7 +152,7 @@ def replace_file(folder: Path, name: str, content: bytes) -> None:
 
 def test_file_that_is_no_network_stops_the_start(artifact_folder: Path, load: Load) -> None:
     replace_file(artifact_folder, "model.tflite", b"junk")
-    with pytest.raises(ArtifactError, match=r"model\.tflite: LiteRT cannot load it"):
+    with pytest.raises(ArtifactError, match="do not fit"):
         load()
 
 

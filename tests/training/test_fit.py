@@ -99,14 +99,11 @@ def test_run_stops_when_its_patience_is_over(patience: int, tmp_path: Path) -> N
     assert len(history["val_loss"]) == BEST_EPOCH + patience
 
 
-def test_run_leaves_no_checkpoints(tmp_path: Path) -> None:
-    run(one_weight(), tmp_path / "run")
-    assert not list(tmp_path.iterdir())
-
-
-def test_second_run_after_a_whole_one_begins_anew(tmp_path: Path) -> None:
-    run(one_weight(), tmp_path / "run", epochs=5)
-    assert len(run(one_weight(), tmp_path / "run", epochs=2)["val_loss"]) == 2
+def test_finished_run_is_not_trained_again(tmp_path: Path) -> None:
+    first = run(one_weight(), tmp_path / "run")
+    model = one_weight()
+    assert run(model, tmp_path / "run") == first
+    assert weight(model) == pytest.approx(BEST_WEIGHT)
 
 
 @pytest.mark.parametrize("epoch", [1, 4])

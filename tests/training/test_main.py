@@ -85,7 +85,7 @@ def test_missing_data_says_which_file_where_and_how_to_get_it(
     assert said.startswith(f"error: {file} is missing")
     assert str(tmp_path / "empty" / file) in said
     assert how_to_get_it in said
-    assert not list(tmp_path.iterdir())
+    assert not Path(".checkpoints").exists()
 
 
 def test_missing_data_without_a_network_says_where_to_put_it(
@@ -157,6 +157,31 @@ def test_epochs_below_one_are_refused(epochs: str, capsys: pytest.CaptureFixture
     with pytest.raises(SystemExit):
         main(["hand-signs", f"--epochs={epochs}"])
     assert "expected a whole number of at least 1" in capsys.readouterr().err
+
+
+def test_out_that_is_a_file_is_refused_before_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("tensorflow", reason="recipes need TensorFlow")
+    write_signs(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "out").write_text("a file")
+    assert main(["hand-signs", "--smoke", "--data", ".", "--out", "out"]) == 1
+    assert capsys.readouterr().err.startswith("error: ")
+    assert not Path(".checkpoints").exists()
+
+
+def test_label_outside_the_classes_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("tensorflow", reason="recipes need TensorFlow")
+    h5py = pytest.importorskip("h5py", reason="hand-signs needs h5py")
+    write_signs(tmp_path)
+    with h5py.File(tmp_path / "train_signs.h5", "a") as file:
+        file["train_set_y"][0] = 6
+    monkeypatch.chdir(tmp_path)
+    assert main(["hand-signs", "--smoke", "--data", "."]) == 1
+    assert "expected labels 0 to 5" in capsys.readouterr().err
 
 
 def test_recipe_help_shows_its_own_options(capsys: pytest.CaptureFixture[str]) -> None:

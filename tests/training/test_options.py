@@ -1,6 +1,7 @@
 """The options that all recipes share."""
 
 import argparse
+import re
 from pathlib import Path
 from typing import Any
 
@@ -49,13 +50,26 @@ def test_arguments_record_all_but_folders() -> None:
     "other", [("--seed", "2"), ("--epochs", "9"), ("--smoke",), ("--network", "mlp")]
 )
 def test_checkpoints_of_other_arguments_lie_elsewhere(other: tuple[str, ...]) -> None:
-    assert parse(*other).checkpoints() != parse().checkpoints()
+    assert parse(*other).checkpoints != parse().checkpoints
 
 
 def test_checkpoints_of_the_same_arguments_lie_in_the_same_folder() -> None:
-    assert parse("--seed", "2").checkpoints() == parse("--seed", "2").checkpoints()
+    assert parse("--seed", "2").checkpoints == parse("--seed", "2").checkpoints
 
 
 def test_checkpoints_are_one_folder_even_if_an_argument_holds_a_slash() -> None:
-    root = parse().checkpoints().parent
-    assert parse("--network", "a/../../b").checkpoints().parent == root
+    root = parse().checkpoints.parent
+    assert parse("--network", "a/../../b").checkpoints.parent == root
+
+
+@pytest.mark.parametrize("seed", ["-1", "1.5", "many"])
+def test_seed_that_is_no_whole_number_is_refused(
+    seed: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        parse(f"--seed={seed}")
+    assert "expected a whole number" in capsys.readouterr().err
+
+
+def test_commit_is_recorded_or_said_to_be_unknown() -> None:
+    assert re.fullmatch(r"unknown|[0-9a-f]{40}(-dirty)?", parse().commit)

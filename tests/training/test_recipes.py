@@ -335,7 +335,7 @@ FOURTH = '''
             network,
             (training.images, training.labels),
             (validation.images, validation.labels),
-            checkpoints=options.checkpoints(),
+            checkpoints=options.checkpoints,
             epochs=8,
             patience=8,
             monitor="val_loss",

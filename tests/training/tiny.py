@@ -46,7 +46,14 @@ CARD = Card(
 def options(out: Path, **arguments: str | int | float | bool | None) -> Any:
     """Options of a recipe called `tiny` that writes into `out`."""
     return Options(
-        recipe="tiny", smoke=False, out=out, data=None, seed=1, epochs=None, arguments=arguments
+        recipe="tiny",
+        smoke=False,
+        out=out,
+        data=None,
+        seed=1,
+        epochs=None,
+        arguments=arguments,
+        commit="0123abc",
     )
 
 

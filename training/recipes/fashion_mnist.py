@@ -17,7 +17,7 @@ from keras import layers
 
 from service.manifest import FashionMnist, Input, Manifest, Output, Scale, read_manifest
 from training.card import Card, classification_results
-from training.data import Split, hold_out, keras_cache, prepare, reading, require, sha256_of
+from training.data import Split, check, hold_out, keras_cache, prepare, reading, require, sha256_of
 from training.errors import DataError
 from training.evaluation import classification_metrics, confusion
 from training.export import Trained, export
@@ -139,12 +139,10 @@ def read_split(folder: Path, split: str) -> tuple[np.ndarray, np.ndarray]:
     """Images (n, 28, 28) uint8 and labels (n,) uint8, from the IDX files."""
     labels = read_idx(folder / f"{split}-labels-idx1-ubyte.gz", header_bytes=8)
     images = read_idx(folder / f"{split}-images-idx3-ubyte.gz", header_bytes=16)
-    if images.size != labels.size * 28 * 28:
-        raise DataError(
-            f"{folder}: expected {labels.size} images of 28x28 in the {split} split, one for each "
-            f"label, got {images.size} pixels"
-        )
-    return images.reshape(len(labels), 28, 28), labels
+    with reading(folder / f"{split}-images-idx3-ubyte.gz"):
+        images = images.reshape(-1, 28, 28)
+    check(images, (28, 28), labels, len(LABELS))
+    return images, labels
 
 
 def read_idx(path: Path, header_bytes: int) -> np.ndarray:
@@ -220,7 +218,7 @@ def train(
         model,
         (training.images, keras.utils.to_categorical(training.labels, len(LABELS))),
         (validation.images, keras.utils.to_categorical(validation.labels, len(LABELS))),
-        checkpoints=options.checkpoints(),
+        checkpoints=options.checkpoints,
         epochs=epochs,
         patience=PATIENCE,
         monitor="val_accuracy",
@@ -256,11 +254,11 @@ def card(kind: str) -> Card:
             "their names."
         ),
         data=(
-            "Fashion-MNIST (Xiao, Rasul, Vollgraf 2017, arXiv:1708.07747; MIT, Zalando SE): 60,000 "
-            "training images, of which 5,000 were held out for validation, and the official 10,000 "
-            "test images. 28x28 grey, made from photos of one shop's catalogue. An image of that "
-            "form reaches the network untouched; any other goes through the procedure of section 2 "
-            "of the paper, as the manifest's `input` describes."
+            "Fashion-MNIST (Xiao, Rasul, Vollgraf 2017, arXiv:1708.07747; MIT, Zalando SE): the "
+            "official training images, of which a twelfth were held out for validation, and the "
+            "official test images. 28x28 grey, made from photos of one shop's catalogue. An image "
+            "of that form reaches the network untouched; any other goes through the procedure of "
+            "section 2 of the paper, as the manifest's `input` describes."
         ),
         limits=(
             "Shirts are the hardest class: they are taken for T-shirts, pullovers and coats, at "

@@ -16,7 +16,7 @@ from keras import layers
 
 from service.manifest import Cover, Input, Output, Scale
 from training.card import Card
-from training.data import Labels, Split, hold_out, prepare, reading, require, sha256_of
+from training.data import Labels, Split, check, hold_out, prepare, reading, require, sha256_of
 from training.errors import DataError
 from training.evaluation import classification_metrics, confusion
 from training.export import Trained, export
@@ -115,7 +115,9 @@ def read_split(folder: Path, split: str) -> tuple[np.ndarray, Labels]:
         if not all(key in file for key in wanted):
             raise DataError(f"{path}: expected the keys {wanted}, got {tuple(file)}")
         images, labels = (file[key][:] for key in wanted)
-    return images, labels.reshape(-1).astype(np.int64)
+    labels = labels.reshape(-1).astype(np.int64)
+    check(images, (64, 64, 3), labels, len(LABELS))
+    return images, labels
 
 
 # --- Network
@@ -166,7 +168,7 @@ def train(
         model,
         (training.images, keras.utils.to_categorical(training.labels, len(LABELS))),
         (validation.images, keras.utils.to_categorical(validation.labels, len(LABELS))),
-        checkpoints=options.checkpoints(),
+        checkpoints=options.checkpoints,
         epochs=epochs,
         patience=PATIENCE,
         monitor="val_loss",
@@ -187,15 +189,14 @@ CARD = Card(
         "picture without a hand still gets one of the six digits."
     ),
     data=(
-        "The SIGNS images of the deeplearning.ai course, 64x64, rebuilt without near-duplicates: "
-        "838 to train, of which 10 % were held out for validation, and 180 to test, 30 a digit. "
-        "Their licence is unstated: they are not part of this project and must not be "
-        "redistributed."
+        "The SIGNS images of the deeplearning.ai course, 64x64, rebuilt without near-duplicates; "
+        "a tenth of those to train on were held out for validation. Their licence is "
+        "unstated: they are not part of this project and must not be redistributed."
     ),
     limits=(
         "Few photos of few people's hands, before light walls, in good light. Other skin tones, "
-        "backgrounds, gloves, sleeves and hands at the edge of the picture were hardly seen. 180 "
-        "test images leave the accuracy uncertain by about two points. 0 is a ring of thumb and "
+        "backgrounds, gloves, sleeves and hands at the edge of the picture were hardly seen. So "
+        "few test images leave the accuracy uncertain by a few points. 0 is a ring of thumb and "
         "fingers, and 3 is mostly shown with the thumb: the signs of other cultures differ."
     ),
 )
