@@ -89,6 +89,19 @@ def shell(command: str, folder: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
+def rounded(value: object) -> object:
+    """A JSON value with its numbers to 3 places: the last ones depend on the processor."""
+    match value:
+        case dict():
+            return {key: rounded(part) for key, part in value.items()}
+        case list():
+            return [rounded(part) for part in value]
+        case float():
+            return round(value, 3)
+        case _:
+            return value
+
+
 def test_readme_starts_with_the_two_commands() -> None:
     assert [example.shell for example in OTHERS[:2]] == ["make serve", "make test"]
 
@@ -105,7 +118,7 @@ def test_curl_gives_the_answer_that_readme_shows(
     ran = shell(command, tmp_path)
     assert ran.returncode == 0, ran.stderr
     if example.shown is not None:
-        assert json.loads(ran.stdout) == json.loads(example.shown)
+        assert rounded(json.loads(ran.stdout)) == rounded(json.loads(example.shown))
     else:
         assert (tmp_path / "denoised.png").read_bytes().startswith(b"\x89PNG")
 

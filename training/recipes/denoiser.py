@@ -203,9 +203,11 @@ def train(
     """Mean squared error, which is what PSNR measures; a learning rate that falls to nothing."""
     batches = NoisyBatches(images, options.seed)
     schedule = keras.optimizers.schedules.CosineDecay(LEARNING_RATE, epochs * len(batches))
-    network.compile(keras.optimizers.Adam(schedule), loss="mse", metrics=[psnr_metric])
+    # A model around the network, so that the optimizer's state is not saved with the network.
+    model = keras.Model(network.inputs, network.outputs)
+    model.compile(keras.optimizers.Adam(schedule), loss="mse", metrics=[psnr_metric])
     return fit(
-        network,
+        model,
         batches,
         validation,
         checkpoints=options.checkpoints,
