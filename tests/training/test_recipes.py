@@ -203,7 +203,17 @@ def test_mlp_carries_the_standardisation_of_its_training_images(trainer: Trainer
     assert scale.deviation == pytest.approx(pixels.std())
 
 
-@pytest.mark.parametrize("name", [name for name in RUNS if name != "fashion-mnist-mlp"])
+STANDARDISED = ("fashion-mnist-mlp", "hand-signs")
+
+
+def test_hand_signs_are_standardised(trainer: Trainer) -> None:
+    scale = trainer.manifest("hand-signs").input.scale
+    pixels, _ = hand_signs.read_split(trainer.models.parent / "data" / "signs", "train")
+    assert scale.mean == pytest.approx(pixels.mean() / 255)
+    assert scale.deviation == pytest.approx(pixels.std() / 255)
+
+
+@pytest.mark.parametrize("name", [name for name in RUNS if name not in STANDARDISED])
 def test_other_networks_take_pixels_from_0_to_1(name: str, trainer: Trainer) -> None:
     assert trainer.manifest(name).input.scale == Scale()
 
