@@ -7,8 +7,8 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from service.errors import BadInput, TooLarge, UnsupportedImage
-from service.manifest import Input
-from service.preprocess import Floats, preprocess, upright
+from service.manifest import Input, Scale
+from service.preprocess import Floats, preprocess, scale, upright
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
 MIN_DENOISE_SIDE = 8
@@ -85,9 +85,7 @@ def decode_planes(image: Image.Image) -> tuple[Floats, Image.Image | None]:
         alpha = image.getchannel("A")
     image = image.convert(colors)
     pixels = np.asarray(image).reshape(image.height, image.width, -1)
-    planes = np.moveaxis(pixels, 2, 0)[..., np.newaxis].astype(np.float32)
-    planes /= np.float32(255)
-    return planes, alpha
+    return scale(np.moveaxis(pixels, 2, 0)[..., np.newaxis], Scale()), alpha
 
 
 def _unpack(image: Image.Image) -> None:

@@ -32,7 +32,7 @@ async def read_form(request: Request, allowed: tuple[str, ...], max_images: int)
     """
     came = content_type(request)
     if came != MULTIPART:
-        raise UnsupportedImage(f"expected Content-Type {MULTIPART}, got {came or 'none'!r:.80}")
+        raise UnsupportedImage(f"expected Content-Type {MULTIPART}, got {came!r:.80}")
     try:
         # More files than allowed are let in, so that the answer can say how many came.
         parsed = await request.form(
@@ -42,7 +42,7 @@ async def read_form(request: Request, allowed: tuple[str, ...], max_images: int)
         why = error.message if isinstance(error, MultiPartException) else error.detail
         if why.startswith("Too many files"):
             raise TooLarge(
-                f"expected at most {max_images} parts named image, got more than {MAX_FILES}"
+                f"expected at most {max_images} images, got more than {MAX_FILES}"
             ) from error
         raise BadInput(f"expected a well-formed {MULTIPART} body: {why}") from error
     images: list[bytes] = []
@@ -62,7 +62,7 @@ async def read_form(request: Request, allowed: tuple[str, ...], max_images: int)
     if not images:
         raise BadInput("expected a part named image that holds a file, got none")
     if len(images) > max_images:
-        raise TooLarge(f"expected at most {max_images} parts named image, got {len(images)}")
+        raise TooLarge(f"expected at most {max_images} images, got {len(images)}")
     return Form(images, fields)
 
 

@@ -9,7 +9,7 @@ import uuid
 from collections.abc import Callable
 from typing import Protocol
 
-from starlette.requests import Request
+from starlette.requests import HTTPConnection, Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocket
@@ -60,6 +60,7 @@ class Front:
         worker = self._worker()
         if scope["type"] == "websocket":
             denial = error_response(UnknownRoute("expected an HTTP request, got a WebSocket"))
+            denial.headers["x-request-id"] = _request_id(HTTPConnection(scope))
             await WebSocket(scope, receive, send).send_denial_response(denial)
             return
         if scope["type"] != "http" or worker is None:
@@ -184,8 +185,8 @@ def _limited(receive: Receive, max_bytes: int) -> Receive:
     return limited
 
 
-def _request_id(request: Request) -> str:
-    sent = request.headers.get("x-request-id", "")
+def _request_id(connection: HTTPConnection) -> str:
+    sent = connection.headers.get("x-request-id", "")
     return sent if _REQUEST_ID.fullmatch(sent) else uuid.uuid4().hex
 
 

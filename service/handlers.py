@@ -38,6 +38,7 @@ class Handlers:
 
     async def classify(self, request: Request, record: Record) -> Response:
         """POST /classify: a form with one image; model and top_k if not the defaults."""
+        check_query(request, ())
         form = await read_form(request, ("model", "top_k"), max_images=1)
         model = self._find(form.fields.get("model", CLASSIFIER), None, record)
         top_k = parse_top_k(form.fields.get("top_k"))
@@ -46,6 +47,7 @@ class Handlers:
 
     async def denoise(self, request: Request, record: Record) -> Response:
         """POST /denoise: a form with one image; model if not the default."""
+        check_query(request, ())
         form = await read_form(request, ("model",), max_images=1)
         model = self._find(form.fields.get("model", DENOISER), None, record)
         return Response(await model.denoise(form.images[0], record), media_type=PNG)
@@ -55,6 +57,7 @@ class Handlers:
     ) -> Response:
         """POST /v1/models/{name}[/versions/{version}]:predict: an image, or a form of images."""
         model = self._find(name, version, record)
+        check_query(request, ("top_k",))
         top_k = parse_top_k(request.query_params.get("top_k"))
         denoises = model.manifest.task == "denoising"
         images = await self._images(request, 1 if denoises else None)
@@ -101,6 +104,14 @@ async def read_body(request: Request, max_bytes: int) -> bytes:
         if len(body) > max_bytes:
             raise TooLarge(f"expected an image of at most {max_bytes} bytes, got more")
     return bytes(body)
+
+
+def check_query(request: Request, allowed: tuple[str, ...]) -> None:
+    """Raise BadInput for a query parameter that is unknown or repeated."""
+    names = [name for name, _ in request.query_params.multi_items()]
+    if len(set(names)) < len(names) or not set(names) <= set(allowed):
+        known = f"at most {', '.join(allowed)} once" if allowed else "none"
+        raise BadInput(f"expected of query parameters {known}, got {', '.join(names):.80}")
 
 
 def parse_top_k(text: str | None) -> int:

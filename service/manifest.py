@@ -18,9 +18,13 @@ from service.errors import ArtifactError
 MANIFEST_FILE = "manifest.json"
 SCHEMA = 1
 
+MAX_SIDE = 4096  # pixels of a network's input, or of a tile
+
 FileName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 ModelName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]*$", max_length=63)]
 Version = Annotated[str, StringConstraints(pattern=r"^[0-9]+$", max_length=9)]
+Label = Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f\x7f]+$", max_length=200)]
+Side = Annotated[int, Field(gt=0, le=MAX_SIDE)]
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 
 
@@ -68,7 +72,7 @@ class Scale(Part):
 class Input(Part):
     """All of the preprocessing, as data: shape is (height, width, channels), None for any size."""
 
-    shape: tuple[int | None, int | None, int]
+    shape: tuple[Side | None, Side | None, int]
     dtype: Literal["float32"] = "float32"
     color: Literal["grey", "rgb"]
     resize: Annotated[KeepSize | Cover | FashionMnist, Field(discriminator="method")]
@@ -92,7 +96,7 @@ class Tiling(Part):
     """
 
     multiple: int = Field(gt=0)
-    tile: int = Field(gt=0)
+    tile: Side
     halo: int = Field(ge=0)
 
     @model_validator(mode="after")
@@ -164,13 +168,13 @@ class Manifest(Part):
     name: ModelName
     version: Version
     task: Literal["classification", "denoising"]
-    labels: tuple[str, ...]
+    labels: tuple[Label, ...]
     input: Input
     output: Output
     tiling: Tiling | None = None
     parameters: int = Field(gt=0)
     metrics: dict[str, FiniteFloat]
-    engines: dict[Literal["litert", "keras"], Engine]
+    engines: dict[Literal["litert", "keras"], Engine] = Field(min_length=1)
     files: dict[FileName, File]
     sample: Sample
     training: Training
@@ -183,28 +187,43 @@ class Manifest(Part):
                 f"expected {channels} channels of input for {self.input.color}, "
                 f"got {self.input.shape[2]}"
             )
-        expected = self.sample.expected
-        sizes = self.input.shape[:2]
         if self.task == "classification":
-            if None in sizes or len(set(self.labels)) < len(self.labels):
-                raise ValueError("expected a fixed size of input, and labels that differ")
-            if self.output.shape != (len(self.labels),):
-                raise ValueError(
-                    f"expected an output for each of {len(self.labels)} labels, "
-                    f"got the shape {self.output.shape}"
-                )
-            if not isinstance(expected, ExpectedLabel):
-                raise ValueError("expected a label as the sample's answer, got an image")
-            if expected.label not in self.labels[expected.index : expected.index + 1]:
-                raise ValueError(
-                    f"expected the sample's label {expected.label!r} at index {expected.index}, "
-                    f"got the labels {self.labels}"
-                )
-        elif self.tiling is None or not isinstance(expected, ExpectedImage):
-            raise ValueError("expected a tiling, and an image as the sample's answer")
-        elif sizes != (None, None) or not isinstance(self.input.resize, KeepSize):
-            raise ValueError(f"expected an input of any size that is kept, got {sizes}")
+            self._check_classification()
+        else:
+            self._check_denoising()
         return self
+
+    def _check_classification(self) -> None:
+        expected = self.sample.expected
+        if None in self.input.shape or len(set(self.labels)) < len(self.labels):
+            raise ValueError("expected a fixed size of input, and labels that differ")
+        if self.output.meaning != "probabilities" or self.output.shape != (len(self.labels),):
+            raise ValueError(
+                f"expected an output of probabilities for each of {len(self.labels)} labels, "
+                f"got {self.output.meaning} of the shape {self.output.shape}"
+            )
+        if self.tiling is not None or not isinstance(expected, ExpectedLabel):
+            raise ValueError("expected no tiling, and a label as the sample's answer")
+        if expected.label not in self.labels[expected.index : expected.index + 1]:
+            raise ValueError(
+                f"expected the sample's label {expected.label!r} at index {expected.index}, "
+                f"got the labels {self.labels}"
+            )
+
+    def _check_denoising(self) -> None:
+        if self.tiling is None or not isinstance(self.sample.expected, ExpectedImage):
+            raise ValueError("expected a tiling, and an image as the sample's answer")
+        any_size = Input(shape=(None, None, 1), color="grey", resize=KeepSize())
+        if self.input != any_size or self.labels:
+            raise ValueError(
+                "expected an input of grey pixels of any size that is kept, scaled to 0..1, and no "
+                f"labels; got {self.input.shape} {self.input.color}, {len(self.labels)} labels"
+            )
+        if self.output != Output(shape=(None, None, 1), meaning="pixels"):
+            raise ValueError(
+                f"expected an output of grey pixels of any size, "
+                f"got {self.output.meaning} of the shape {self.output.shape}"
+            )
 
 
 def read_manifest(folder: Path) -> Manifest:

@@ -11,7 +11,7 @@ from service.artifact import Artifact
 from service.decode import check_denoise_size, decode, decode_planes, open_image
 from service.encode import Prediction, encode_planes, encode_scores
 from service.engine import Engine
-from service.errors import ArtifactError, BadInput
+from service.errors import ArtifactError, BadInput, RequestError
 from service.manifest import ExpectedLabel
 from service.metrics import Metrics
 from service.preprocess import Floats
@@ -55,10 +55,10 @@ class Model:
     def prove(self) -> None:
         """Answer the artifact's own sample; raises ArtifactError if it is not as recorded."""
         sample = self.manifest.sample
-        data = self._artifact.path(sample.file).read_bytes()
+        image = self._shipped(sample.file)
         where = f"{self._artifact.folder}: sample {sample.file} on {self.engine.name}"
         if isinstance(sample.expected, ExpectedLabel):
-            pixels = decode(self._open(data), self.manifest.input)
+            pixels = decode(image, self.manifest.input)
             probabilities = self._compute_batch([pixels])[0]
             if probabilities.shape != self.manifest.output.shape:
                 raise ArtifactError(
@@ -74,10 +74,9 @@ class Model:
                     f"(within {wanted.tolerance}), got {came['label']!r} with {came['probability']}"
                 )
             return
-        planes, _ = decode_planes(self._open(data))
+        planes, _ = decode_planes(image)
         came_planes = self._compute_tiled([planes])[0]
-        wanted_data = self._artifact.path(sample.expected.file).read_bytes()
-        wanted_planes, _ = decode_planes(self._open(wanted_data))
+        wanted_planes, _ = decode_planes(self._shipped(sample.expected.file))
         if came_planes.shape != wanted_planes.shape:
             raise ArtifactError(
                 f"{where}: expected an image of shape {wanted_planes.shape}, "
@@ -91,9 +90,13 @@ class Model:
             )
 
     def warm(self) -> None:
-        """Compute a batch of every size up to the largest, largest first: buffers only grow."""
+        """Compute a batch of every size up to the largest, largest first: buffers only grow.
+
+        Where the network takes any size, compute an odd one, which has to be padded.
+        """
         height, width, channels = self.manifest.input.shape
         if height is None or width is None:
+            self._compute_tiled([np.zeros((1, 61, 35, channels), dtype=np.float32)])
             return
         sizes = 2 ** np.arange(self._queue.max_batch_size.bit_length())[::-1]
         for size in (self._queue.max_batch_size, *sizes.tolist()):
@@ -140,6 +143,13 @@ class Model:
                 f"expected a model for {task} to {verb} an image, "
                 f"got {self.manifest.name}, which is for {self.manifest.task}"
             )
+
+    def _shipped(self, file: str) -> Image.Image:
+        path = self._artifact.path(file)
+        try:
+            return self._open(path.read_bytes())
+        except RequestError as error:
+            raise ArtifactError(f"{path}: {error}") from error
 
     def _open(self, data: bytes) -> Image.Image:
         return open_image(data, self._settings.max_image_bytes, self._settings.max_image_pixels)

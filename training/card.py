@@ -43,7 +43,8 @@ class Card:
 
 def render_card(manifest: Manifest, card: Card) -> str:
     """The card as Markdown, for `README.md` in the artifact."""
-    height, width, channels = (size or "any" for size in manifest.input.shape)
+    height, width, _ = manifest.input.shape
+    size = "any size" if height is None else f"{height}x{width}"
     origin = manifest.training
     arguments = " ".join(
         f"--{name}" if value is True else f"--{name} {value}"
@@ -54,7 +55,7 @@ def render_card(manifest: Manifest, card: Card) -> str:
     return f"""# {card.title}
 
 Model `{manifest.name}`, version {manifest.version}: {manifest.task}, {manifest.parameters:,} \
-parameters, input {height}x{width}x{channels} ({manifest.input.color}).
+parameters, input {size} ({manifest.input.color}).
 
 ## What it is for
 {card.purpose}

@@ -43,19 +43,10 @@ def fit(
     if earlier:
         print(f"Resuming after epoch {len(earlier)}; best {monitor} so far {best_so_far:.4f}")
     callbacks = [
-        keras.callbacks.ModelCheckpoint(
-            best,
-            monitor=monitor,
-            mode=mode,
-            save_best_only=True,
-            save_weights_only=True,
-            initial_value_threshold=best_so_far,
-        ),
+        _KeepBest(best, monitor, mode, best_so_far),
         _ResumableEarlyStopping(earlier, monitor=monitor, patience=patience, mode=mode),
         keras.callbacks.CSVLogger(log, append=True),
-        keras.callbacks.BackupAndRestore(
-            checkpoints / "backup", delete_checkpoint=False, double_checkpoint=True
-        ),
+        _Backup(checkpoints / "backup", delete_checkpoint=False, double_checkpoint=True),
     ]
     model.fit(
         *(training if isinstance(training, tuple) else (training,)),
@@ -66,6 +57,35 @@ def fit(
     )
     model.load_weights(best)
     return read_history(log)
+
+
+class _KeepBest(keras.callbacks.Callback):
+    """Saves the weights when they are the best so far; an interruption leaves a whole file."""
+
+    def __init__(self, path: Path, monitor: str, mode: str, best_so_far: float | None) -> None:
+        super().__init__()
+        self._path, self._monitor = path, monitor
+        self._sign = 1 if mode == "max" else -1
+        self._best = -np.inf if best_so_far is None else self._sign * best_so_far
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:  # noqa: ARG002  (Keras's names)
+        """Save beside, then take the place of the earlier file at once."""
+        value = self._sign * logs[self._monitor]
+        if value > self._best:
+            beside = self._path.with_name("new.weights.h5")
+            self.model.save_weights(beside)
+            beside.replace(self._path)
+            self._best = value
+
+
+class _Backup(keras.callbacks.BackupAndRestore):
+    """Keras's own turns to its second file only if the first is broken in one of two ways."""
+
+    def _load_model(self) -> None:
+        try:
+            super()._load_model()
+        except ValueError as error:  # a file that was closed before all was written
+            raise OSError(str(error)) from error
 
 
 class _ResumableEarlyStopping(keras.callbacks.EarlyStopping):

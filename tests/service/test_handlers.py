@@ -73,6 +73,16 @@ def test_top_k_out_of_range_is_refused(client: httpx.Client, top_k: str) -> None
     assert form.json() == raw.json()
 
 
+@pytest.mark.parametrize("query", ["topk=1", "top_k=1&top_k=2"])
+def test_unknown_and_repeated_query_parameters_are_refused(
+    client: httpx.Client, query: str
+) -> None:
+    raw = client.post(f"{PREDICT}?{query}", content=SAMPLE, headers=PNG)
+    form = client.post(f"/classify?{query}", files=upload(SAMPLE))
+    assert raw.status_code == form.status_code == 400
+    assert "query parameters" in raw.json()["error"]
+
+
 @pytest.mark.parametrize(
     "content_type", ["image/png", "image/anything", "application/octet-stream", None]
 )

@@ -32,7 +32,7 @@ PARTS = [
 
 def changed(field: str, value: object) -> dict[str, Any]:
     """The shipped manifest with one field set (dots between parts; * for a dot in a name)."""
-    manifest = deepcopy(SHIPPED) | {"tiling": dict(TILING)}
+    manifest = deepcopy(SHIPPED) | ({"tiling": dict(TILING)} if "tiling" in field else {})
     *parts, last = field.split(".")
     part = manifest
     for name in parts:
@@ -71,8 +71,21 @@ def test_written_manifest_is_the_file_that_was_read(tmp_path: Path) -> None:
 
 
 def test_manifest_with_tiling_is_read(tmp_path: Path) -> None:
-    (tmp_path / MANIFEST_FILE).write_text(json.dumps(changed("tiling", TILING)))
+    manifest = json.loads((SHIPPED_MODELS / "denoiser" / "1" / MANIFEST_FILE).read_text())
+    (tmp_path / MANIFEST_FILE).write_text(json.dumps(manifest | {"tiling": TILING}))
     assert read_manifest(tmp_path).tiling == Tiling(multiple=4, tile=64, halo=16)
+
+
+def test_denoiser_of_another_scale_is_refused(tmp_path: Path) -> None:
+    manifest = json.loads((SHIPPED_MODELS / "denoiser" / "1" / MANIFEST_FILE).read_text())
+    manifest["input"]["scale"]["mean"] = 0.5
+    assert "scaled to 0..1" in refusal(tmp_path, manifest)
+
+
+def test_denoiser_with_an_output_of_another_shape_is_refused(tmp_path: Path) -> None:
+    manifest = json.loads((SHIPPED_MODELS / "denoiser" / "1" / MANIFEST_FILE).read_text())
+    manifest["output"]["shape"] = [10]
+    assert "expected an output of grey pixels of any size" in refusal(tmp_path, manifest)
 
 
 @pytest.mark.parametrize("field", REQUIRED)
@@ -207,10 +220,10 @@ def test_tiling_that_fits_together_is_taken(multiple: int, tile: int, halo: int)
     ("field", "value", "said"),
     [
         ("input.color", "rgb", "expected 3 channels of input for rgb, got 1"),
-        ("labels", ["a", "b"], "expected an output for each of 2 labels, got the shape (10,)"),
+        ("labels", ["a", "b"], "expected an output of probabilities for each of 2 labels"),
         ("sample.expected.index", 2, "expected the sample's label 'Trouser' at index 2"),
         ("sample.expected.index", 99, "expected the sample's label 'Trouser' at index 99"),
-        ("sample.expected", {"file": "a.png"}, "expected a label as the sample's answer"),
+        ("sample.expected", {"file": "a.png"}, "and a label as the sample's answer"),
         ("task", "denoising", "expected a tiling, and an image as the sample's answer"),
     ],
 )

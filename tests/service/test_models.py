@@ -158,7 +158,7 @@ def test_file_that_is_no_network_stops_the_start(artifact_folder: Path, load: Lo
 
 def test_sample_that_is_no_image_stops_the_start(artifact_folder: Path, load: Load) -> None:
     replace_file(artifact_folder, "sample.png", b"junk")
-    with pytest.raises(ArtifactError, match="do not fit: expected an image"):
+    with pytest.raises(ArtifactError, match=r"sample\.png: expected an image"):
         load()
 
 
@@ -233,16 +233,8 @@ def test_keras_is_the_engine_of_a_cpu_without_a_tflite(artifact_folder: Path) ->
     assert engine.device == "cpu"
 
 
-@pytest.mark.parametrize(("kept", "device"), [([], "cpu"), ([], "gpu"), (["litert"], "gpu")])
-def test_artifact_without_an_engine_for_the_device_is_refused(
-    artifact_folder: Path, kept: list[str], device: Any
-) -> None:
-    edit(
-        artifact_folder,
-        lambda manifest: manifest.update(
-            engines={name: manifest["engines"][name] for name in kept}
-        ),
-    )
+def test_artifact_without_an_engine_for_the_device_is_refused(artifact_folder: Path) -> None:
+    edit(artifact_folder, lambda manifest: manifest["engines"].pop("keras"))
     artifact = Artifact(artifact_folder, read_manifest(artifact_folder))
-    with pytest.raises(ArtifactError, match=f"expected an engine for the {device}, got"):
-        open_engine(artifact, device, threads=1)
+    with pytest.raises(ArtifactError, match="expected an engine for the gpu, got litert"):
+        open_engine(artifact, "gpu", threads=1)

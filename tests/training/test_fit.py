@@ -150,6 +150,16 @@ def test_interrupted_run_has_the_patience_of_an_uninterrupted_one(tmp_path: Path
     assert len(resumed["val_loss"]) == len(whole["val_loss"])
 
 
+def test_backup_that_was_half_written_is_not_used(tmp_path: Path) -> None:
+    h5py = pytest.importorskip("h5py", reason="Keras writes its weights with h5py")
+    interrupt(tmp_path / "run", 5)
+    with h5py.File(tmp_path / "run" / "backup" / "latest.weights.h5", "a") as file:
+        del file["layers"]  # what Ctrl-C leaves of a file that is closed before all is written
+    model = one_weight()
+    assert run(model, tmp_path / "run")["val_loss"] == pytest.approx(losses(ERRORS[:6]))
+    assert weight(model) == pytest.approx(BEST_WEIGHT)
+
+
 def test_resumption_is_announced(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     interrupt(tmp_path / "run", 3)
     capsys.readouterr()

@@ -258,7 +258,7 @@ def card(kind: str) -> Card:
             "official training images, of which a twelfth were held out for validation, and the "
             "official test images. 28x28 grey, made from photos of one shop's catalogue. An image "
             "of that form reaches the network untouched; any other goes through the procedure of "
-            "section 2 of the paper, as the manifest's `input` describes."
+            "section 2 of the paper, without its sharpening, as the manifest's `input` describes."
         ),
         limits=(
             "Shirts are the hardest class: they are taken for T-shirts, pullovers and coats, at "
