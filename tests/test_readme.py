@@ -112,7 +112,7 @@ def test_curl_gives_the_answer_that_readme_shows(
 ) -> None:
     if shutil.which("curl") is None:
         pytest.skip("curl is not installed")
-    for name in ("models", "pyproject.toml"):
+    for name in ("models", "LICENSE"):
         (tmp_path / name).symlink_to(CHECKOUT / name)
     command = example.shell.replace("localhost:3000", make_serve)
     ran = shell(command, tmp_path)
