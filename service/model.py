@@ -98,8 +98,9 @@ class Model:
         if height is None or width is None:
             self._compute_tiled([np.zeros((1, 61, 35, channels), dtype=np.float32)])
             return
-        sizes = 2 ** np.arange(self._queue.max_batch_size.bit_length())[::-1]
-        for size in (self._queue.max_batch_size, *sizes.tolist()):
+        largest = self._queue.max_batch_size
+        powers = {2**exponent for exponent in range(largest.bit_length())}
+        for size in sorted(powers | {largest}, reverse=True):
             self.engine.predict(np.zeros((size, height, width, channels), dtype=np.float32))
 
     async def classify(self, data: bytes, top_k: int, record: Record) -> Prediction:

@@ -51,10 +51,10 @@ def load_models(settings: Settings, metrics: Metrics) -> Models:
     """Verify, load, prove and warm every model; raises ArtifactError or SettingsError."""
     artifacts = find_artifacts(settings.models_dir, settings.models)
     device = choose_device(settings.device)
+    threads = max(1, cpu_limit() // settings.workers)
     loaded: list[Model] = []
     for artifact in artifacts:
         verify(artifact)
-        threads = max(1, cpu_limit() // settings.workers)
         try:
             model = Model(artifact, open_engine(artifact, device, threads), settings, metrics)
             model.prove()

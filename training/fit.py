@@ -1,11 +1,14 @@
 """One training run: progress, early stopping, resumption, and the best weights at its end."""
 
 import csv
+import math
 from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
+
+from training.data import Split
 
 History = dict[str, list[float]]
 
@@ -39,7 +42,7 @@ def fit(
     log, best = checkpoints / "history.csv", checkpoints / "best.weights.h5"
     mode = "max" if "accuracy" in monitor else "min"
     earlier = read_history(log).get(monitor, [])
-    best_so_far = (max if mode == "max" else min)(earlier) if earlier else None
+    best_so_far = earlier[best_epoch({monitor: earlier}, monitor) - 1] if earlier else None
     if earlier:
         print(f"Resuming after epoch {len(earlier)}; best {monitor} so far {best_so_far:.4f}")
     callbacks = [
@@ -57,6 +60,37 @@ def fit(
     )
     model.load_weights(best)
     return read_history(log)
+
+
+def fit_classifier(
+    network: keras.Model,
+    augmentation: list[keras.layers.Layer],
+    training: Split,
+    validation: Split,
+    *,
+    learning_rate: float,
+    label_smoothing: float,
+    batch_size: int,
+    epochs: int,
+    **how: Any,
+) -> History:
+    """`fit` for a softmax classifier: smoothed labels, a learning rate on a falling cosine."""
+    model = keras.Sequential([network.input, *augmentation, network])
+    classes = network.output.shape[-1]
+    steps = epochs * math.ceil(len(training) / batch_size)
+    model.compile(
+        keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(learning_rate, steps)),
+        loss=keras.losses.CategoricalCrossentropy(label_smoothing=label_smoothing),
+        metrics=["accuracy"],
+    )
+    return fit(
+        model,
+        (training.images, keras.utils.to_categorical(training.labels, classes)),
+        (validation.images, keras.utils.to_categorical(validation.labels, classes)),
+        batch_size=batch_size,
+        epochs=epochs,
+        **how,
+    )
 
 
 class _KeepBest(keras.callbacks.Callback):

@@ -7,7 +7,6 @@ About 25 minutes for the CNN on 2 CPU cores. Expect a test accuracy of 0.91.
 
 import argparse
 import gzip
-import math
 import time
 from pathlib import Path
 
@@ -21,7 +20,7 @@ from training.data import Split, check, hold_out, keras_cache, prepare, reading,
 from training.errors import DataError
 from training.evaluation import classification_metrics, confusion
 from training.export import Trained, export
-from training.fit import fit, seed_everything
+from training.fit import History, fit_classifier, seed_everything
 from training.options import Options
 from training.plots import plot_confusion, plot_curves
 from training.samples import trousers
@@ -205,24 +204,20 @@ def augmentation(kind: str) -> list[layers.Layer]:
 # --- Train
 def train(
     network: keras.Model, training: Split, validation: Split, epochs: int, options: Options
-) -> dict[str, list[float]]:
-    """Train with a learning rate that falls along a cosine; the network keeps the best weights."""
-    model = keras.Sequential([network.input, *augmentation(network.name), network])
-    steps = epochs * math.ceil(len(training) / BATCH_SIZE)
-    model.compile(
-        keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(LEARNING_RATE, steps)),
-        loss=keras.losses.CategoricalCrossentropy(label_smoothing=LABEL_SMOOTHING),
-        metrics=["accuracy"],
-    )
-    return fit(
-        model,
-        (training.images, keras.utils.to_categorical(training.labels, len(LABELS))),
-        (validation.images, keras.utils.to_categorical(validation.labels, len(LABELS))),
-        checkpoints=options.checkpoints,
+) -> History:
+    """Train on augmented images; the network keeps the best weights."""
+    return fit_classifier(
+        network,
+        augmentation(network.name),
+        training,
+        validation,
+        learning_rate=LEARNING_RATE,
+        label_smoothing=LABEL_SMOOTHING,
+        batch_size=BATCH_SIZE,
         epochs=epochs,
+        checkpoints=options.checkpoints,
         patience=PATIENCE,
         monitor="val_accuracy",
-        batch_size=BATCH_SIZE,
     )
 
 

@@ -5,7 +5,6 @@ test_set_y, list_classes), in the --data folder (default: data/signs).
 About 25 minutes on 2 CPU cores. Expect a test accuracy of 0.97.
 """
 
-import math
 import time
 from pathlib import Path
 
@@ -20,7 +19,7 @@ from training.data import Labels, Split, check, hold_out, prepare, reading, requ
 from training.errors import DataError
 from training.evaluation import classification_metrics, confusion
 from training.export import Trained, export
-from training.fit import fit, seed_everything
+from training.fit import History, fit_classifier, seed_everything
 from training.options import Options
 from training.plots import plot_confusion, plot_curves
 from training.samples import hand
@@ -131,6 +130,22 @@ def build() -> keras.Model:
     return keras.Model(inputs, layers.Dense(6, activation="softmax")(x), name="hand_signs")
 
 
+def augmentation(scale: Scale) -> list[layers.Layer]:
+    """Hands turned, moved, nearer, farther and lit differently.
+
+    Mirrored hands and dropout were tried and left out: this network is too small for them, it did
+    worse on validation images.
+    """
+    black, white = (float((level - scale.mean) / scale.deviation) for level in (0, 1))
+    return [
+        layers.RandomRotation(0.04, fill_mode="nearest"),
+        layers.RandomTranslation(0.08, 0.08, fill_mode="nearest"),
+        layers.RandomZoom((-0.1, 0.1), fill_mode="nearest"),
+        layers.RandomContrast(0.2, value_range=(black, white)),
+        layers.RandomBrightness(0.1, value_range=(black, white)),
+    ]
+
+
 # --- Train
 def train(
     network: keras.Model,
@@ -140,39 +155,20 @@ def train(
     scale: Scale,
     epochs: int,
     options: Options,
-) -> dict[str, list[float]]:
-    """Train on hands turned, moved, nearer, farther and lit differently.
-
-    Mirrored hands and dropout were tried and left out: this network is too small for them, it did
-    worse on validation images.
-    """
-    black, white = (float((level - scale.mean) / scale.deviation) for level in (0, 1))
-    model = keras.Sequential(
-        [
-            network.input,
-            layers.RandomRotation(0.04, fill_mode="nearest"),
-            layers.RandomTranslation(0.08, 0.08, fill_mode="nearest"),
-            layers.RandomZoom((-0.1, 0.1), fill_mode="nearest"),
-            layers.RandomContrast(0.2, value_range=(black, white)),
-            layers.RandomBrightness(0.1, value_range=(black, white)),
-            network,
-        ]
-    )
-    steps = epochs * math.ceil(len(training) / BATCH_SIZE)
-    model.compile(
-        keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(LEARNING_RATE, steps)),
-        loss=keras.losses.CategoricalCrossentropy(label_smoothing=LABEL_SMOOTHING),
-        metrics=["accuracy"],
-    )
-    return fit(
-        model,
-        (training.images, keras.utils.to_categorical(training.labels, len(LABELS))),
-        (validation.images, keras.utils.to_categorical(validation.labels, len(LABELS))),
-        checkpoints=options.checkpoints,
+) -> History:
+    """Train on augmented images; the network keeps the best weights."""
+    return fit_classifier(
+        network,
+        augmentation(scale),
+        training,
+        validation,
+        learning_rate=LEARNING_RATE,
+        label_smoothing=LABEL_SMOOTHING,
+        batch_size=BATCH_SIZE,
         epochs=epochs,
+        checkpoints=options.checkpoints,
         patience=PATIENCE,
         monitor="val_loss",
-        batch_size=BATCH_SIZE,
     )
 
 
