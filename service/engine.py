@@ -15,6 +15,8 @@ class Engine(Protocol):
 
     name: Literal["litert", "keras"]
     device: Literal["cpu", "gpu"]
+    fixed_sizes: bool
+    """Whether a batch of a new size is slow at first: batches are padded to a few sizes then."""
 
     def predict(self, batch: Floats) -> Floats:
         """A batch (n, height, width, channels) -> (n, …), in the same order."""
@@ -26,6 +28,7 @@ class LiteRTEngine:
 
     name: Literal["litert", "keras"] = "litert"
     device: Literal["cpu", "gpu"] = "cpu"
+    fixed_sizes = False
 
     def __init__(self, model: Path, threads: int) -> None:
         self._interpreter = Interpreter(model_path=str(model), num_threads=threads)
@@ -49,6 +52,7 @@ class KerasEngine:
     """A `.keras` file on Keras 3's backend: TensorFlow, JAX or PyTorch."""
 
     name: Literal["litert", "keras"] = "keras"
+    fixed_sizes = True  # its backends compile the network anew for a shape that they do not know
 
     def __init__(self, model: Path, device: Literal["cpu", "gpu"]) -> None:
         import keras

@@ -10,6 +10,7 @@ VitrineError
 │   └── UnsupportedImage  415
 ├── Unavailable           503  not ready, or overloaded
 ├── DeadlinePassed        504
+├── ClientGone            499  only for the log and the metrics
 └── StartError                 stops the start; never becomes an answer
     ├── ArtifactError
     └── SettingsError
@@ -22,7 +23,11 @@ class VitrineError(Exception):
     """An error whose message says what was expected, what came, and the limit."""
 
     status: ClassVar[int] = 500
-    headers: ClassVar[dict[str, str]] = {}
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """Headers that go with the answer."""
+        return {}
 
 
 class RequestError(VitrineError):
@@ -66,10 +71,24 @@ class UnsupportedImage(RequestError):
 
 
 class Unavailable(VitrineError):
-    """Not ready, or overloaded."""
+    """Not ready, or overloaded; `retry_after_s` is when another try may succeed."""
 
     status = 503
-    headers: ClassVar[dict[str, str]] = {"Retry-After": "1"}
+
+    def __init__(self, message: str, retry_after_s: int = 1) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """Retry-After, in seconds (RFC 9110, section 10.2.3)."""
+        return {"Retry-After": str(self.retry_after_s)}
+
+
+class ClientGone(VitrineError):
+    """The client has closed its connection: nobody will read the answer."""
+
+    status = 499
 
 
 class DeadlinePassed(VitrineError):

@@ -4,12 +4,11 @@ import contextlib
 import json
 from dataclasses import dataclass
 
-from starlette.datastructures import UploadFile
-from starlette.exceptions import HTTPException
-from starlette.formparsers import MultiPartException
-from starlette.requests import Request
+from starlette.datastructures import FormData, Headers, UploadFile
+from starlette.formparsers import MultiPartException, MultiPartParser
 
 from service.errors import BadInput, TooLarge, UnsupportedImage
+from service.request import Request
 
 MULTIPART = "multipart/form-data"
 MAX_FILES = 1000
@@ -25,26 +24,38 @@ class Form:
     fields: dict[str, str]
 
 
-async def read_form(request: Request, allowed: tuple[str, ...], max_images: int) -> Form:
+async def read_form(
+    request: Request, allowed: tuple[str, ...], max_images: int, max_bytes: int
+) -> Form:
     """Read a form with 1 to `max_images` images and some of the `allowed` fields.
 
     Raises BadInput, TooLarge or UnsupportedImage.
     """
-    came = content_type(request)
+    came = request.content_type
     if came != MULTIPART:
         raise UnsupportedImage(f"expected Content-Type {MULTIPART}, got {came!r:.80}")
+    parser = MultiPartParser(
+        Headers(scope=request.scope),
+        request.stream(max_bytes),
+        max_files=MAX_FILES,  # more than allowed are let in, so that the answer can say how many
+        max_fields=MAX_FIELDS,
+        max_part_size=MAX_FIELD_BYTES,
+    )
     try:
-        # More files than allowed are let in, so that the answer can say how many came.
-        parsed = await request.form(
-            max_files=MAX_FILES, max_fields=MAX_FIELDS, max_part_size=MAX_FIELD_BYTES
-        )
-    except (MultiPartException, HTTPException) as error:
-        why = error.message if isinstance(error, MultiPartException) else error.detail
-        if why.startswith("Too many files"):
+        parsed = await parser.parse()
+    except MultiPartException as error:
+        if error.message.startswith("Too many files"):
             raise TooLarge(
                 f"expected at most {max_images} images, got more than {MAX_FILES}"
             ) from error
-        raise BadInput(f"expected a well-formed {MULTIPART} body: {why}") from error
+        raise BadInput(f"expected a well-formed {MULTIPART} body: {error.message}") from error
+    try:
+        return await _form(parsed, allowed, max_images)
+    finally:
+        await parsed.close()
+
+
+async def _form(parsed: FormData, allowed: tuple[str, ...], max_images: int) -> Form:
     images: list[bytes] = []
     fields: dict[str, str] = {}
     for name, value in parsed.multi_items():
@@ -64,11 +75,6 @@ async def read_form(request: Request, allowed: tuple[str, ...], max_images: int)
     if len(images) > max_images:
         raise TooLarge(f"expected at most {max_images} images, got {len(images)}")
     return Form(images, fields)
-
-
-def content_type(request: Request) -> str:
-    """The media type of a request's body, without parameters, in lower case."""
-    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
 async def _file_bytes(value: UploadFile | str) -> bytes:

@@ -5,7 +5,7 @@ import logging
 import sys
 import time
 
-from service.record import Record
+from service.request import Request
 
 MAX_PATH_LENGTH = 200
 
@@ -53,20 +53,20 @@ def configure_logging(log_format: str) -> None:
     logging.getLogger("python_multipart").setLevel(logging.ERROR)
 
 
-def log_request(record: Record, status: int, seconds: float) -> None:
+def log_request(request: Request, status: int, seconds: float) -> None:
     """Write the one line of a request, with its stage times in milliseconds."""
     fields: dict[str, object] = {
-        "request_id": record.request_id,
-        "method": record.method,
-        "path": record.path[:MAX_PATH_LENGTH],
+        "request_id": request.request_id,
+        "method": request.method,
+        "path": request.path[:MAX_PATH_LENGTH],
         "status": status,
         "ms": _milliseconds(seconds),
     }
-    if record.model:
-        fields |= {"model": record.model, "version": record.version}
-    if record.images:
-        fields |= {"images": record.images, "batch_size": record.batch_size}
-    fields |= {f"{stage}_ms": _milliseconds(s) for stage, s in record.stages_s.items()}
+    if request.model:
+        fields |= {"model": request.model, "version": request.version}
+    if request.images:
+        fields |= {"images": request.images, "batch_size": request.batch_size}
+    fields |= {f"{stage}_ms": _milliseconds(s) for stage, s in request.stages_s.items()}
     logger.info("request", extra={"fields": fields})
 
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from PIL import Image
@@ -13,15 +13,18 @@ from service.encode import Prediction, encode_planes, encode_scores
 from service.engine import Engine
 from service.errors import ArtifactError, BadInput, RequestError
 from service.manifest import ExpectedLabel
-from service.metrics import Metrics
+from service.metrics import STAGES, Metrics
 from service.preprocess import Floats
-from service.queue import BatchQueue, Timed
-from service.record import Record
+from service.queue import BatchQueue, Costs
+from service.request import Request
 from service.settings import Settings
 from service.tiles import predict_tiled
 
 # Up to this many pixels, unpacking takes less than handing over to a thread and back.
 INLINE_PIXELS = 128 * 128
+# Batches that take longer are not timed a second time: no noise hides what they cost.
+LONG_S = 0.005
+TIMED_RUNS = 10
 
 
 class Model:
@@ -40,16 +43,16 @@ class Model:
             self._compute_tiled if tiled else self._compute_batch,
             max_batch_size=1 if tiled else settings.max_batch_size,
             limit=settings.queue_limit,
-            on_depth_change=metrics.queue_depth.labels(self.manifest.name).inc,
+            depth=metrics.queue_depth[(self.manifest.name,)],
+            batch_sizes=metrics.batch_size[(self.manifest.name,)],
         )
-        stages = ("decode", "queue", "predict", "encode")
+        self._sizes = _sizes(self._queue.max_batch_size)
+        self._batch_s: dict[int, float] = {}
         self._stage_seconds = {
-            stage: metrics.stage_seconds.labels(self.manifest.name, stage) for stage in stages
+            stage: metrics.stage_seconds[self.manifest.name, stage] for stage in STAGES
         }
-        self._batch_size = metrics.batch_size.labels(self.manifest.name)
         self._predictions = {
-            label: metrics.predictions.labels(self.manifest.name, label)
-            for label in self.manifest.labels
+            label: metrics.predictions[self.manifest.name, label] for label in self.manifest.labels
         }
 
     def prove(self) -> None:
@@ -90,7 +93,7 @@ class Model:
             )
 
     def warm(self) -> None:
-        """Compute a batch of every size up to the largest, largest first: buffers only grow.
+        """Compute a batch of every size that will be used, largest first: buffers only grow.
 
         Where the network takes any size, compute an odd one, which has to be padded.
         """
@@ -98,40 +101,52 @@ class Model:
         if height is None or width is None:
             self._compute_tiled([np.zeros((1, 61, 35, channels), dtype=np.float32)])
             return
-        largest = self._queue.max_batch_size
-        powers = {2**exponent for exponent in range(largest.bit_length())}
-        for size in sorted(powers | {largest}, reverse=True):
-            self.engine.predict(np.zeros((size, height, width, channels), dtype=np.float32))
+        blank = np.zeros((height, width, channels), dtype=np.float32)
+        for size in reversed(self._sizes):
+            self._batch_s[size] = _shortest_s(self._compute_batch, [blank] * size)
 
-    async def classify(self, data: bytes, top_k: int, record: Record) -> Prediction:
-        """Encoded image -> the likeliest classes; raises RequestError or Unavailable."""
+    async def calibrate(self) -> None:
+        """Let the queue plan by what was measured here: to be called on the event loop, warm."""
+        self._queue.use_costs(Costs(self._batch_s, await self._queue.measure_handover()))
+
+    def check_room(self, images: int) -> None:
+        """Raise Unavailable, or TooLarge, where the queue cannot take that many more."""
+        self._queue.check_room(images)
+
+    async def classify(self, data: bytes, top_k: int, request: Request) -> Prediction:
+        """Encoded image -> the likeliest classes.
+
+        Raises RequestError, Unavailable, DeadlinePassed or ClientGone.
+        """
         self._expect("classification", "label")
+        self._queue.check_room(1)  # before the work of decoding
         started = time.perf_counter()
         image = self._open(data)
         if image.width * image.height <= INLINE_PIXELS:
             pixels = decode(image, self.manifest.input)
         else:
             pixels = await asyncio.to_thread(decode, image, self.manifest.input)
-        self._observe("decode", time.perf_counter() - started, record)
-        probabilities = await self._predict(pixels, record)
+        self._observe("decode", time.perf_counter() - started, request)
+        probabilities = await self._predict(pixels, request)
         started = time.perf_counter()
         prediction = encode_scores(probabilities, self.manifest.labels, top_k)
-        self._observe("encode", time.perf_counter() - started, record)
+        self._observe("encode", time.perf_counter() - started, request)
         self._predictions[prediction["label"]].inc()
         return prediction
 
-    async def denoise(self, data: bytes, record: Record) -> bytes:
-        """Encoded image of any size -> PNG of the same size; raises RequestError or Unavailable."""
+    async def denoise(self, data: bytes, request: Request) -> bytes:
+        """Encoded image of any size -> PNG of the same size; raises as classify does."""
         self._expect("denoising", "denoise")
+        self._queue.check_room(1)
         started = time.perf_counter()
         image = self._open(data)
         check_denoise_size(image, self._settings.max_denoise_pixels)
         planes, alpha = await asyncio.to_thread(decode_planes, image)
-        self._observe("decode", time.perf_counter() - started, record)
-        denoised = await self._predict(planes, record)
+        self._observe("decode", time.perf_counter() - started, request)
+        denoised = await self._predict(planes, request)
         started = time.perf_counter()
         png = await asyncio.to_thread(encode_planes, denoised, alpha)
-        self._observe("encode", time.perf_counter() - started, record)
+        self._observe("encode", time.perf_counter() - started, request)
         return png
 
     def close(self) -> None:
@@ -155,22 +170,43 @@ class Model:
     def _open(self, data: bytes) -> Image.Image:
         return open_image(data, self._settings.max_image_bytes, self._settings.max_image_pixels)
 
-    async def _predict(self, item: Floats, record: Record) -> Floats:
-        timed: Timed[Floats] = await self._queue.submit(item)
-        self._observe("queue", timed.queue_s, record)
-        self._observe("predict", timed.predict_s, record)
-        self._batch_size.observe(timed.batch_size)
-        record.images += 1
-        record.batch_size = max(record.batch_size, timed.batch_size)
+    async def _predict(self, item: Floats, request: Request) -> Floats:
+        timed = await self._queue.submit(item, request)
+        self._observe("queue", timed.queue_s, request)
+        self._observe("predict", timed.predict_s, request)
+        request.images += 1
+        request.batch_size = max(request.batch_size, timed.batch_size)
         return timed.result
 
-    def _observe(self, stage: str, seconds: float, record: Record) -> None:
+    def _observe(self, stage: str, seconds: float, request: Request) -> None:
         self._stage_seconds[stage].observe(seconds)
-        record.add_stage(stage, seconds)
+        request.add_stage(stage, seconds)
 
     def _compute_batch(self, items: Sequence[Floats]) -> Sequence[Floats]:
-        return list(self.engine.predict(np.stack(items)))
+        count = len(items)
+        size = count
+        if self.engine.fixed_sizes:
+            size = next(known for known in self._sizes if known >= count)
+        batch = np.zeros((size, *items[0].shape), dtype=np.float32)
+        np.stack(items, out=batch[:count])
+        return list(self.engine.predict(batch)[:count])
 
     def _compute_tiled(self, items: Sequence[Floats]) -> Sequence[Floats]:
         assert self.manifest.tiling is not None
         return [predict_tiled(item, self.engine.predict, self.manifest.tiling) for item in items]
+
+
+def _sizes(max_batch_size: int) -> tuple[int, ...]:
+    """The powers of two up to the largest batch, and that."""
+    powers = {2**exponent for exponent in range(max_batch_size.bit_length())}
+    return tuple(sorted(powers | {max_batch_size}))
+
+
+def _shortest_s(compute: Callable[[Sequence[Floats]], object], batch: Sequence[Floats]) -> float:
+    """Seconds of the quickest of several runs, but only of the first where that is long."""
+    runs: list[float] = []
+    while len(runs) < TIMED_RUNS and (not runs or runs[0] < LONG_S):
+        started = time.perf_counter()
+        compute(batch)
+        runs.append(time.perf_counter() - started)
+    return min(runs)

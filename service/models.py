@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Literal
 
-from service.artifact import Artifact, find_artifacts, verify
+from service.artifact import Artifact, verify
 from service.engine import Engine, KerasEngine, LiteRTEngine, count_gpus, keras_is_installed
 from service.errors import ArtifactError, SettingsError, StartError, UnknownModel
 from service.log import logger
@@ -18,6 +18,7 @@ class Models:
     """The served models by name and version."""
 
     def __init__(self, models: list[Model]) -> None:
+        self._all = models
         self._by_name: dict[str, dict[str, Model]] = {}
         for model in sorted(models, key=lambda model: int(model.manifest.version)):
             versions = self._by_name.setdefault(model.manifest.name, {})
@@ -40,16 +41,19 @@ class Models:
             )
         return versions[version]
 
+    async def calibrate(self) -> None:
+        """Let every model's queue plan by what was measured."""
+        for model in self._all:
+            await model.calibrate()
+
     def close(self) -> None:
         """Let every model's queue end."""
-        for versions in self._by_name.values():
-            for model in versions.values():
-                model.close()
+        for model in self._all:
+            model.close()
 
 
-def load_models(settings: Settings, metrics: Metrics) -> Models:
+def load_models(artifacts: list[Artifact], settings: Settings, metrics: Metrics) -> Models:
     """Verify, load, prove and warm every model; raises ArtifactError or SettingsError."""
-    artifacts = find_artifacts(settings.models_dir, settings.models)
     device = choose_device(settings.device)
     threads = max(1, cpu_limit() // settings.workers)
     loaded: list[Model] = []
@@ -73,10 +77,14 @@ def load_models(settings: Settings, metrics: Metrics) -> Models:
 def _announce(model: Model, metrics: Metrics) -> None:
     manifest, engine = model.manifest, model.engine
     sha256 = manifest.files[manifest.engines[engine.name].file].sha256
-    identity = (manifest.name, manifest.version, engine.name, engine.device)
-    metrics.model_info.labels(*identity, sha256).set(1)
-    names = ("model", "version", "engine", "device")
-    logger.info("loaded", extra={"fields": dict(zip(names, identity, strict=True))})
+    metrics.announce(manifest, engine.name, engine.device, sha256)
+    fields = {
+        "model": manifest.name,
+        "version": manifest.version,
+        "engine": engine.name,
+        "device": engine.device,
+    }
+    logger.info("loaded", extra={"fields": fields})
 
 
 def choose_device(wanted: Literal["auto", "cpu", "gpu"]) -> Device:

@@ -103,7 +103,7 @@ def resize(image: Image.Image, spec: Input) -> Pixels:
 
 
 def _fashion_mnist(image: Image.Image, size: tuple[int, int], spec: FashionMnist) -> Image.Image:
-    background = int(np.median(np.asarray(image)[[0, 0, -1, -1], [0, -1, 0, -1]]))
+    background = _corner_median(image)
     if image.size == size and background < spec.dark_below:
         return image
     garment = image.crop(_box_unlike(image, background, spec.trim_tolerance))
@@ -113,6 +113,13 @@ def _fashion_mnist(image: Image.Image, size: tuple[int, int], spec: FashionMnist
     canvas = Image.new("L", size, background)
     canvas.paste(garment, ((size[0] - fitted[0]) // 2, (size[1] - fitted[1]) // 2))
     return ImageOps.invert(canvas) if background >= spec.dark_below else canvas
+
+
+def _corner_median(image: Image.Image) -> int:
+    right, bottom = image.width - 1, image.height - 1
+    pixels = np.asarray(image)
+    corners = sorted(int(pixels[y, x]) for y in (0, bottom) for x in (0, right))
+    return (corners[1] + corners[2]) // 2
 
 
 def _box_unlike(image: Image.Image, background: int, tolerance: float) -> tuple[int, int, int, int]:

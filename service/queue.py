@@ -1,17 +1,80 @@
 """The queue before an engine: work-conserving, bounded, and fair to every item of a batch."""
 
 import asyncio
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Generic, TypeVar
+from functools import partial
+from typing import Generic, Protocol, TypeVar
 
-from service.errors import Unavailable
+from service.errors import ClientGone, DeadlinePassed, TooLarge, Unavailable
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+
+# An item that waited less than this is not asked whether its client is still there.
+PATIENCE_S = 0.001
+MAX_RETRY_AFTER_S = 60
+
+
+class Waiting(Protocol):
+    """What the queue asks of the request that an item belongs to."""
+
+    deadline: float
+    """In seconds of time.perf_counter; an item that is not computed by then is dropped."""
+
+    def is_gone(self) -> bool:
+        """Whether the client has closed its connection."""
+        ...
+
+
+class Gauge(Protocol):
+    """Takes the number of items that wait."""
+
+    def set(self, value: float, /) -> None:
+        """Replace the number."""
+        ...
+
+
+class Histogram(Protocol):
+    """Takes the size of every batch."""
+
+    def observe(self, value: float, /) -> None:
+        """Count one batch."""
+        ...
+
+
+@dataclass(frozen=True)
+class Costs:
+    """What was measured: the seconds of a batch of each size, and of the way to a thread and back.
+
+    Without measurements every batch goes to the thread.
+    """
+
+    batch_s: dict[int, float] = field(default_factory=dict)
+    handover_s: float = 0.0
+
+    def plan(self, waiting: int) -> tuple[int, bool]:
+        """How many of the waiting to compute now, and whether on the event loop itself.
+
+        Only what takes less than a hand-over may stay on the loop; of the two ways, the one with
+        the lower cost an item.
+        """
+        short = [size for size, s in self.batch_s.items() if s <= self.handover_s]
+        if not short:
+            return waiting, False
+        inline = min(max(short), waiting)
+        threaded_s = self._seconds(waiting) + self.handover_s
+        if self._seconds(inline) / inline <= threaded_s / waiting:
+            return inline, True
+        return waiting, False
+
+    def _seconds(self, size: int) -> float:
+        """Of the smallest measured batch that holds `size` items."""
+        return self.batch_s[min(known for known in self.batch_s if known >= size)]
 
 
 @dataclass
@@ -24,18 +87,20 @@ class Timed(Generic[Result]):
     batch_size: int
 
 
-@dataclass
+@dataclass(eq=False, slots=True)
 class _Entry(Generic[Item, Result]):
     item: Item
+    request: Waiting
     answer: "asyncio.Future[Timed[Result]]"
-    queued_at: float = field(default_factory=time.perf_counter)
+    queued_at: float
 
 
 class BatchQueue(Generic[Item, Result]):
-    """Runs `compute` on what waits, in its own thread: at once if idle, else with all that came.
+    """Runs `compute` on what waits: at once if idle, else with all that came meanwhile.
 
     No timer makes a lone item wait. `compute` takes a batch and returns a result for each item in
     the same order; if it raises, its items are computed one by one, so that only the guilty fail.
+    It runs on the event loop where that is measured to be cheaper, else in a thread of its own.
     """
 
     def __init__(
@@ -45,55 +110,133 @@ class BatchQueue(Generic[Item, Result]):
         *,
         max_batch_size: int,
         limit: int,
-        on_depth_change: Callable[[int], None],
+        depth: Gauge,
+        batch_sizes: Histogram,
     ) -> None:
         self.name = name
         self.limit = limit
         self.max_batch_size = max_batch_size
         self._compute = compute
-        self._on_depth_change = on_depth_change
+        self._depth = depth
+        self._batch_sizes = batch_sizes
         self._waiting: deque[_Entry[Item, Result]] = deque()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"engine-{name}")
-        self._drain: asyncio.Task[None] | None = None
+        self._is_draining = False
+        self._backlog_since = 0.0
+        self._done_since = 0
+        self.use_costs(Costs())
 
-    async def submit(self, item: Item) -> Timed[Result]:
-        """Wait for the result of one item; raises Unavailable if the queue is full."""
-        if len(self._waiting) >= self.limit:
+    def use_costs(self, costs: Costs) -> None:
+        """Plan batches by what was measured."""
+        waiting = range(1, self.max_batch_size + 1)
+        self._plans = [(0, False), *(costs.plan(count) for count in waiting)]
+
+    async def measure_handover(self, repeats: int = 30) -> float:
+        """Seconds of the way to the queue's thread and back, without work: the median."""
+        loop = asyncio.get_running_loop()
+        taken = []
+        for _ in range(repeats):
+            started = time.perf_counter()
+            await loop.run_in_executor(self._thread, _nothing)
+            taken.append(time.perf_counter() - started)
+        return sorted(taken)[repeats // 2]
+
+    def check_room(self, count: int) -> None:
+        """Raise Unavailable where `count` more items would not fit, TooLarge if they never will."""
+        if count > self.limit:
+            raise TooLarge(f"expected at most {self.limit} images at once, got {count}")
+        if len(self._waiting) + count > self.limit:
             raise Unavailable(
                 f"{self.name} is overloaded: expected at most {self.limit} waiting images, "
-                f"got {len(self._waiting)}"
+                f"got {len(self._waiting) + count}",
+                self._retry_after_s(),
             )
-        entry = _Entry[Item, Result](item, asyncio.get_running_loop().create_future())
-        self._waiting.append(entry)
-        self._on_depth_change(+1)
-        if self._drain is None or self._drain.done():
-            self._drain = asyncio.create_task(self._run())
-        return await entry.answer
 
-    async def _run(self) -> None:
+    async def submit(self, item: Item, request: Waiting) -> Timed[Result]:
+        """Wait for the result of one item.
+
+        Raises Unavailable if the queue is full, and DeadlinePassed or ClientGone if the request
+        was over before its turn came.
+        """
+        self.check_room(1)
         loop = asyncio.get_running_loop()
-        while batch := self._take():
-            started = time.perf_counter()
-            outcomes = await loop.run_in_executor(
-                self._thread, self._outcomes, [entry.item for entry in batch]
-            )
-            predict_s = time.perf_counter() - started
-            for entry, outcome in zip(batch, outcomes, strict=True):
-                if entry.answer.done():  # its caller has gone meanwhile
-                    continue
-                if isinstance(outcome, Exception):
-                    entry.answer.set_exception(outcome)
-                else:
-                    waited = started - entry.queued_at
-                    entry.answer.set_result(Timed(outcome, waited, predict_s, len(batch)))
+        now = time.perf_counter()
+        entry = _Entry[Item, Result](item, request, loop.create_future(), now)
+        self._waiting.append(entry)
+        self._depth.set(len(self._waiting))
+        if not self._is_draining:
+            self._is_draining = True
+            self._backlog_since = now
+            self._done_since = 0
+            # With the next turn of the loop: what came in this one forms one batch.
+            loop.call_soon(self._drain, loop)
+        try:
+            return await entry.answer
+        except asyncio.CancelledError:
+            if entry in self._waiting:
+                self._waiting.remove(entry)
+                self._depth.set(len(self._waiting))
+            raise
 
-    def _take(self) -> list[_Entry[Item, Result]]:
+    def _drain(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Compute one batch; go on until nothing waits."""
+        size, inline = self._plans[min(len(self._waiting), self.max_batch_size)]
+        batch = self._take(size)
+        if not batch:
+            self._is_draining = False
+            return
+        started = time.perf_counter()
+        items = [entry.item for entry in batch]
+        if inline:
+            self._settle(batch, started, self._outcomes(items))
+            loop.call_soon(self._drain, loop)
+            return
+        computing = self._thread.submit(self._outcomes, items)
+        finish = partial(self._finish, loop, batch, started)
+        computing.add_done_callback(lambda done: loop.call_soon_threadsafe(finish, done))
+
+    def _finish(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        batch: "list[_Entry[Item, Result]]",
+        started: float,
+        computing: "Future[Sequence[Result | Exception]]",
+    ) -> None:
+        self._settle(batch, started, computing.result())
+        self._drain(loop)
+
+    def _settle(
+        self,
+        batch: "list[_Entry[Item, Result]]",
+        started: float,
+        outcomes: Sequence[Result | Exception],
+    ) -> None:
+        predict_s = time.perf_counter() - started
+        self._done_since += len(batch)
+        self._batch_sizes.observe(len(batch))
+        for entry, outcome in zip(batch, outcomes, strict=True):
+            if entry.answer.done():  # its caller has gone meanwhile
+                continue
+            if isinstance(outcome, Exception):
+                entry.answer.set_exception(outcome)
+            else:
+                waited = started - entry.queued_at
+                entry.answer.set_result(Timed(outcome, waited, predict_s, len(batch)))
+
+    def _take(self, size: int) -> "list[_Entry[Item, Result]]":
         batch: list[_Entry[Item, Result]] = []
-        while self._waiting and len(batch) < self.max_batch_size:
+        now = time.perf_counter()
+        while self._waiting and len(batch) < size:
             entry = self._waiting.popleft()
-            self._on_depth_change(-1)
-            if not entry.answer.done():  # cancelled: its deadline has passed
+            if entry.answer.done():  # cancelled in this very turn of the loop
+                continue
+            if entry.request.deadline <= now:
+                entry.answer.set_exception(DeadlinePassed("the deadline passed in the queue"))
+            elif now - entry.queued_at > PATIENCE_S and entry.request.is_gone():
+                entry.answer.set_exception(ClientGone("the client has closed its connection"))
+            else:
                 batch.append(entry)
+        self._depth.set(len(self._waiting))
         return batch
 
     def _outcomes(self, items: list[Item]) -> Sequence[Result | Exception]:
@@ -107,6 +250,18 @@ class BatchQueue(Generic[Item, Result]):
                 return [error]
             return [outcome for item in items for outcome in self._outcomes([item])]
 
+    def _retry_after_s(self) -> int:
+        """When half of what waits will be done, at the rate since the queue last stood empty."""
+        if not self._done_since:
+            return 1
+        s_per_item = (time.perf_counter() - self._backlog_since) / self._done_since
+        wait_s = s_per_item * len(self._waiting) / 2
+        return max(1, min(MAX_RETRY_AFTER_S, math.ceil(wait_s)))
+
     def close(self) -> None:
         """Let the thread end once what it computes is done."""
         self._thread.shutdown(wait=False)
+
+
+def _nothing() -> None:
+    pass

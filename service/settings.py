@@ -60,7 +60,9 @@ class Settings(BaseModel):
     """Bytes of one request's body."""
     request_timeout_s: float = Field(default=30.0, gt=0, allow_inf_nan=False)
     """Seconds from the first byte to the answer; after that 504."""
-    log_requests: bool = True
+    metrics: bool = True
+    """Whether `/metrics` is there."""
+    log_requests: bool = False
     """One log line a request."""
     log_format: Literal["text", "json"] = "text"
     """How log lines are written."""

@@ -1,0 +1,44 @@
+"""What goes back to the client: a body and its headers, or an error as `{"error": …}`."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from starlette.types import Send
+
+from service.errors import VitrineError
+
+JSON = "application/json"
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """A whole response, to be sent in one piece."""
+
+    body: bytes
+    media_type: str = JSON
+    status: int = 200
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+    async def send(self, send: Send, request_id: str, kind: str = "http") -> None:
+        """Send it over ASGI; `kind` is "websocket.http" to deny a WebSocket."""
+        headers = [
+            (b"content-type", self.media_type.encode()),
+            (b"content-length", b"%d" % len(self.body)),
+            (b"x-request-id", request_id.encode()),
+        ]
+        for name, value in self.headers.items():
+            headers.append((name.lower().encode(), value.encode()))
+        await send({"type": f"{kind}.response.start", "status": self.status, "headers": headers})
+        await send({"type": f"{kind}.response.body", "body": self.body})
+
+
+def json_response(content: Mapping[str, object]) -> Response:
+    """An object as compact JSON in UTF-8."""
+    return Response(json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode())
+
+
+def error_response(error: VitrineError, headers: Mapping[str, str] | None = None) -> Response:
+    """`{"error": …}` with the error's status and headers, and some more."""
+    body = json_response({"error": str(error)}).body
+    return Response(body, status=error.status, headers={**error.headers, **(headers or {})})

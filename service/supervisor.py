@@ -1,0 +1,208 @@
+"""The parent of the workers: accepts connections and hands each to the worker with the fewest.
+
+Processes that accept from one listening socket themselves share the connections out as they happen
+to wake up: of 16 connections one of two workers may get 14, and half of the machine stands idle.
+"""
+
+import contextlib
+import gc
+import multiprocessing
+import os
+import selectors
+import signal
+import socket
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from multiprocessing.process import BaseProcess
+
+from service.errors import SettingsError, StartError
+from service.log import configure_logging, logger
+from service.service import METRICS_FOLDER, SETTINGS, stop_on_error
+from service.worker import READY, run_worker, shared_counts
+
+BACKLOG = 2048
+MAX_MESSAGE_BYTES = 65536
+RESTART_PAUSE_S = 1.0
+_FORK = multiprocessing.get_context("fork")
+
+
+@dataclass(eq=False)
+class _Worker:
+    """A worker as its parent sees it."""
+
+    number: int
+    process: BaseProcess
+    channel: socket.socket
+    is_ready: bool = False
+    handed: int = 0
+    """Connections that it got."""
+    closed_before: int = 0
+    """Connections that earlier workers of this number had closed when it began."""
+
+
+def serve(host: str, port: int) -> None:
+    """Serve until SIGTERM or SIGINT; where it cannot start, ends the process with one line."""
+    configure_logging(SETTINGS.log_format)
+    with (
+        stop_on_error(),
+        tempfile.TemporaryDirectory(
+            prefix="vitrine-metrics-", dir=os.environ.get(METRICS_FOLDER)
+        ) as folder,
+    ):
+        os.environ[METRICS_FOLDER] = folder
+        supervisor = Supervisor(_bind(host, port), SETTINGS.workers)
+        supervisor.run()
+
+
+def _bind(host: str, port: int) -> socket.socket:
+    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener.setblocking(False)
+    try:
+        listener.bind((host, port))
+    except OSError as error:
+        raise SettingsError(f"expected to listen on {host}:{port}: {error.strerror}") from error
+    return listener
+
+
+class Supervisor:
+    """Forks workers, shares out connections, replaces a worker that dies."""
+
+    def __init__(self, listener: socket.socket, count: int) -> None:
+        self._listener = listener
+        self._closed = shared_counts(count)
+        self._selector = selectors.DefaultSelector()
+        self._workers: list[_Worker] = []
+        self._to_start = dict.fromkeys(range(count), 0.0)
+        """Numbers of the workers that are missing, and from when on they may be started."""
+        self._signals, self._signals_end = socket.socketpair()
+        self._is_serving = False
+        self._is_stopping = False
+
+    def run(self) -> None:
+        """Serve until a signal; raises StartError if a worker cannot start at all."""
+        self._signals_end.setblocking(False)
+        signal.set_wakeup_fd(self._signals_end.fileno())
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, _wake_up)
+        self._watch(self._signals, self._stop)
+        gc.collect()
+        gc.freeze()  # so that no worker's collector writes on the pages that all share
+        try:
+            while self._workers or not self._is_stopping:
+                self._start_missing()
+                for key, _ in self._selector.select(self._pause_s()):
+                    key.data()
+        finally:
+            for worker in self._workers:
+                worker.process.kill()
+
+    def _watch(self, source: socket.socket | int, act: Callable[[], None]) -> None:
+        self._selector.register(source, selectors.EVENT_READ, act)
+
+    def _pause_s(self) -> float | None:
+        if not self._to_start or self._is_stopping:
+            return None
+        return max(0.0, min(self._to_start.values()) - time.monotonic())
+
+    def _start_missing(self) -> None:
+        now = time.monotonic()
+        due = [number for number, start_at in self._to_start.items() if start_at <= now]
+        for number in due if not self._is_stopping else ():
+            del self._to_start[number]
+            channel, its_end = socket.socketpair()
+            process = _FORK.Process(target=self._run_child, args=(number, its_end))
+            process.start()
+            its_end.close()
+            worker = _Worker(number, process, channel, closed_before=self._closed[number])
+            self._workers.append(worker)
+            self._watch(channel, lambda worker=worker: self._hear(worker))
+
+    def _run_child(self, number: int, channel: socket.socket) -> None:
+        """In the new process: keep nothing of the parent's open but its own channel."""
+        signal.set_wakeup_fd(-1)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        os.setpgrp()  # Ctrl-C is for the parent alone, which then asks its workers to end
+        self._selector.close()
+        for ours in (self._listener, self._signals, self._signals_end):
+            ours.close()
+        for worker in self._workers:
+            worker.channel.close()
+        run_worker(number, channel, self._closed)
+
+    def _hear(self, worker: _Worker) -> None:
+        """A worker is ready, cannot start, or has ended."""
+        with contextlib.suppress(ConnectionError):
+            message = worker.channel.recv(MAX_MESSAGE_BYTES)
+            if message == READY:
+                worker.is_ready = True
+                self._open_when_ready()
+                return
+            if message and not self._is_serving:
+                raise StartError(message.decode().removeprefix("error: "))
+            if message:
+                logger.error("worker %d cannot start: %s", worker.number, message.decode())
+                return
+        self._bury(worker)
+
+    def _open_when_ready(self) -> None:
+        """Listen as soon as every worker is ready: before that, connections are refused."""
+        if self._is_serving or self._to_start or not all(w.is_ready for w in self._workers):
+            return
+        self._is_serving = True
+        self._listener.listen(BACKLOG)
+        self._watch(self._listener, self._accept)
+        logger.info("ready", extra={"fields": {"workers": len(self._workers)}})
+
+    def _accept(self) -> None:
+        with contextlib.suppress(BlockingIOError, ConnectionError):
+            while True:
+                connection, _ = self._listener.accept()
+                with connection:
+                    self._hand_over(connection)
+
+    def _hand_over(self, connection: socket.socket) -> None:
+        ready = [worker for worker in self._workers if worker.is_ready]
+        for worker in sorted(ready, key=self._open_connections):
+            try:
+                socket.send_fds(worker.channel, [b"c"], [connection.fileno()])
+            except OSError:  # it is about to end
+                continue
+            worker.handed += 1
+            return
+        logger.error("a connection was refused: no worker is ready")
+
+    def _open_connections(self, worker: _Worker) -> int:
+        return worker.handed - (self._closed[worker.number] - worker.closed_before)
+
+    def _bury(self, worker: _Worker) -> None:
+        self._selector.unregister(worker.channel)
+        worker.channel.close()
+        worker.process.join()
+        self._workers.remove(worker)
+        if self._is_stopping:
+            return
+        if not self._is_serving:
+            raise StartError(f"worker {worker.number} ended with {worker.process.exitcode}")
+        logger.error("worker %d ended with %s", worker.number, worker.process.exitcode)
+        self._to_start[worker.number] = time.monotonic() + RESTART_PAUSE_S
+
+    def _stop(self) -> None:
+        """Accept nothing more and ask the workers to end; at once if asked again."""
+        self._signals.recv(1)
+        for worker in self._workers:
+            if self._is_stopping or not worker.is_ready:
+                worker.process.kill()
+            else:
+                worker.process.terminate()
+        if not self._is_stopping:
+            self._is_stopping = True
+            if self._is_serving:
+                self._selector.unregister(self._listener)
+            self._listener.close()
+
+
+def _wake_up(_number: int, _frame: object) -> None:
+    """What is to be done is done where the wake-up is read."""
