@@ -18,7 +18,7 @@ help: ## List the targets
 
 serve: $(VENV)/.serve ## Serve the models in models/ on PORT (3000), in the foreground
 	@echo "Serving on http://localhost:$(PORT); Ctrl-C ends it"
-	@exec $(BIN)/bentoml serve service.service:Vitrine --port $(PORT)
+	@exec $(BIN)/python -m service --port $(PORT)
 
 test: $(VENV)/.test ## Run the whole test suite
 	@echo "Running the tests"

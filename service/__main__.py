@@ -7,12 +7,12 @@ import os
 def main() -> None:
     """Read the arguments, then start."""
     parser = argparse.ArgumentParser(prog="python -m service", description=__doc__)
-    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (%(default)s)")
+    parser.add_argument("--host", default="0.0.0.0", help="address to listen on (%(default)s)")
     parser.add_argument("--port", type=int, default=3000, help="0 takes a free one (%(default)s)")
     arguments = parser.parse_args()
     # NumPy is not used for linear algebra here, and its threads would be lost in a fork.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    from service.supervisor import serve  # noqa: PLC0415  # imports NumPy
+    from service.supervisor import serve  # NumPy comes with it
 
     serve(arguments.host, arguments.port)
 

@@ -25,12 +25,12 @@ class Prediction(Score):
 
 def encode_scores(probabilities: Floats, labels: tuple[str, ...], top_k: int) -> Prediction:
     """Probabilities (classes,) -> the `top_k` likeliest classes, at most all, best first."""
-    order = np.argsort(-probabilities, kind="stable")[:top_k].tolist()
-    top = [
-        Score(label=labels[k], index=k, probability=round(float(probabilities[k]), 6))
-        for k in order
+    order = (-probabilities).argsort(kind="stable")[:top_k]
+    top: list[Score] = [
+        {"label": labels[index], "index": index, "probability": round(probability, 6)}
+        for index, probability in zip(order.tolist(), probabilities[order].tolist(), strict=True)
     ]
-    return Prediction(**top[0], top=top)
+    return {**top[0], "top": top}
 
 
 def encode_planes(planes: Floats, alpha: Image.Image | None) -> bytes:

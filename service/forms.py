@@ -35,7 +35,7 @@ async def read_form(
     if came != MULTIPART:
         raise UnsupportedImage(f"expected Content-Type {MULTIPART}, got {came!r:.80}")
     parser = MultiPartParser(
-        Headers(scope=request.scope),
+        Headers(raw=request.raw_headers),
         request.stream(max_bytes),
         max_files=MAX_FILES,  # more than allowed are let in, so that the answer can say how many
         max_fields=MAX_FIELDS,

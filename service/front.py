@@ -37,11 +37,20 @@ class Worker(Protocol):
 
 
 class Front:
-    """Wraps BentoML's app; `worker` gives the started service, or None before."""
+    """Wraps BentoML's app; `worker` gives the started service, or None before.
 
-    def __init__(self, inner: ASGIApp, worker: Callable[[], Worker | None]) -> None:
+    `on_end` is called with every request that has ended.
+    """
+
+    def __init__(
+        self,
+        inner: ASGIApp,
+        worker: Callable[[], Worker | None],
+        on_end: Callable[[Request], None] | None = None,
+    ) -> None:
         self._inner = inner
         self._worker = worker
+        self._on_end = on_end
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one HTTP request, deny a WebSocket; anything else goes to BentoML."""
@@ -71,6 +80,8 @@ class Front:
             await response.send(send, request.request_id)
         finally:
             _conclude(worker, request, status)
+            if self._on_end is not None:
+                self._on_end(request)
 
 
 def _image_route(handlers: Handlers, request: Request) -> Coroutine[Any, Any, Response] | None:

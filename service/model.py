@@ -15,7 +15,7 @@ from service.errors import ArtifactError, BadInput, RequestError
 from service.manifest import ExpectedLabel
 from service.metrics import STAGES, Metrics
 from service.preprocess import Floats
-from service.queue import BatchQueue, Costs
+from service.queue import BatchQueue
 from service.request import Request
 from service.settings import Settings
 from service.tiles import predict_tiled
@@ -47,7 +47,6 @@ class Model:
             batch_sizes=metrics.batch_size[(self.manifest.name,)],
         )
         self._sizes = _sizes(self._queue.max_batch_size)
-        self._batch_s: dict[int, float] = {}
         self._stage_seconds = {
             stage: metrics.stage_seconds[self.manifest.name, stage] for stage in STAGES
         }
@@ -93,7 +92,7 @@ class Model:
             )
 
     def warm(self) -> None:
-        """Compute a batch of every size that will be used, largest first: buffers only grow.
+        """Compute and time a batch of every size that will be used, largest first: buffers grow.
 
         Where the network takes any size, compute an odd one, which has to be padded.
         """
@@ -102,12 +101,10 @@ class Model:
             self._compute_tiled([np.zeros((1, 61, 35, channels), dtype=np.float32)])
             return
         blank = np.zeros((height, width, channels), dtype=np.float32)
-        for size in reversed(self._sizes):
-            self._batch_s[size] = _shortest_s(self._compute_batch, [blank] * size)
-
-    async def calibrate(self) -> None:
-        """Let the queue plan by what was measured here: to be called on the event loop, warm."""
-        self._queue.use_costs(Costs(self._batch_s, await self._queue.measure_handover()))
+        batch_s = {
+            size: _shortest_s(self._compute_batch, [blank] * size) for size in reversed(self._sizes)
+        }
+        self._queue.plan_by(batch_s)
 
     def check_room(self, images: int) -> None:
         """Raise Unavailable, or TooLarge, where the queue cannot take that many more."""
@@ -184,11 +181,10 @@ class Model:
 
     def _compute_batch(self, items: Sequence[Floats]) -> Sequence[Floats]:
         count = len(items)
-        size = count
         if self.engine.fixed_sizes:
             size = next(known for known in self._sizes if known >= count)
-        batch = np.zeros((size, *items[0].shape), dtype=np.float32)
-        np.stack(items, out=batch[:count])
+            items = [*items, *[np.zeros_like(items[0])] * (size - count)]
+        batch = np.stack(items) if len(items) > 1 else items[0][np.newaxis]
         return list(self.engine.predict(batch)[:count])
 
     def _compute_tiled(self, items: Sequence[Floats]) -> Sequence[Floats]:

@@ -41,11 +41,6 @@ class Models:
             )
         return versions[version]
 
-    async def calibrate(self) -> None:
-        """Let every model's queue plan by what was measured."""
-        for model in self._all:
-            await model.calibrate()
-
     def close(self) -> None:
         """Let every model's queue end."""
         for model in self._all:

@@ -1,6 +1,7 @@
 """From a decoded image to the network's input: the one function that training and service share."""
 
-from typing import assert_never
+from collections.abc import Mapping
+from typing import assert_never, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -51,16 +52,18 @@ def to_pixels(values: Floats) -> Pixels:
 
 def flatten(image: Image.Image, spec: Input) -> Image.Image:
     """Upright, opaque, 8 bits, in the colours that `spec` asks for: mode L or RGB."""
-    return opaque(upright(image)).convert("L" if spec.color == "grey" else "RGB")
+    mode = "L" if spec.color == "grey" else "RGB"
+    image = opaque(upright(image))
+    return image if image.mode == mode else image.convert(mode)
 
 
 def upright(image: Image.Image) -> Image.Image:
     """Apply the EXIF orientation and reduce grey of more than 8 bits to 8."""
-    bits = _bits(image)
     turn = _TURNS.get(_orientation(image))
+    bits = _bits(image) if image.mode in _SIXTEEN_BIT_MODES else 8
     if turn is not None:
         image = image.transpose(turn)
-    if image.mode in _SIXTEEN_BIT_MODES:
+    if bits > 8:
         return Image.fromarray((np.asarray(image).astype(np.uint16) >> bits - 8).astype(np.uint8))
     return image
 
@@ -88,18 +91,21 @@ def opaque(image: Image.Image) -> Image.Image:
 
 def resize(image: Image.Image, spec: Input) -> Pixels:
     """Bring a flat image to the network's size -> (height, width, channels) uint8."""
-    height, width, channels = spec.shape
+    height, width, _ = spec.shape
     size = width or image.width, height or image.height
     match spec.resize:
         case KeepSize():
-            resized = image
+            return _pixels(image)
         case Cover():
-            resized = ImageOps.fit(image, size, Image.Resampling.BILINEAR)
+            return _pixels(ImageOps.fit(image, size, Image.Resampling.BILINEAR))
         case FashionMnist() as procedure:
-            resized = _fashion_mnist(image, size, procedure)
+            return _pixels(_fashion_mnist(image, size, procedure))
         case _:
             assert_never(spec.resize)
-    return np.asarray(resized, dtype=np.uint8).reshape(resized.height, resized.width, channels)
+
+
+def _pixels(image: Image.Image) -> Pixels:
+    return np.frombuffer(image.tobytes(), np.uint8).reshape(image.height, image.width, -1)
 
 
 def _fashion_mnist(image: Image.Image, size: tuple[int, int], spec: FashionMnist) -> Image.Image:
@@ -117,8 +123,8 @@ def _fashion_mnist(image: Image.Image, size: tuple[int, int], spec: FashionMnist
 
 def _corner_median(image: Image.Image) -> int:
     right, bottom = image.width - 1, image.height - 1
-    pixels = np.asarray(image)
-    corners = sorted(int(pixels[y, x]) for y in (0, bottom) for x in (0, right))
+    level = cast(Mapping[tuple[int, int], int], image.load())
+    corners = sorted((level[0, 0], level[right, 0], level[0, bottom], level[right, bottom]))
     return (corners[1] + corners[2]) // 2
 
 

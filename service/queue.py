@@ -4,9 +4,9 @@ import asyncio
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import Generic, Protocol, TypeVar
 
@@ -18,6 +18,12 @@ Result = TypeVar("Result")
 # An item that waited less than this is not asked whether its client is still there.
 PATIENCE_S = 0.001
 MAX_RETRY_AFTER_S = 60
+# What a way to a thread and back costs while the loop is busy: 0.15 to 0.4 ms, and at times far
+# more, for at each end the thread waits for the interpreter lock (tests/bench/handover.py).
+HANDOVER_S = 0.00025
+# What a thread must gain an item to be worth it: where every core is busy it computes nothing that
+# the loop would not have computed.
+THREAD_GAIN = 2
 
 
 class Waiting(Protocol):
@@ -47,37 +53,28 @@ class Histogram(Protocol):
         ...
 
 
-@dataclass(frozen=True)
-class Costs:
-    """What was measured: the seconds of a batch of each size, and of the way to a thread and back.
+def plan(waiting: int, batch_s: Mapping[int, float]) -> tuple[int, bool]:
+    """How many of the waiting to compute now, and whether on the event loop itself.
 
-    Without measurements every batch goes to the thread.
+    `batch_s` has the measured seconds of a batch of some sizes, the largest at least `waiting`.
+    Only what takes less than a hand-over may stay on the loop, and only while the whole batch in
+    the thread would not be much cheaper an item.
     """
-
-    batch_s: dict[int, float] = field(default_factory=dict)
-    handover_s: float = 0.0
-
-    def plan(self, waiting: int) -> tuple[int, bool]:
-        """How many of the waiting to compute now, and whether on the event loop itself.
-
-        Only what takes less than a hand-over may stay on the loop; of the two ways, the one with
-        the lower cost an item.
-        """
-        short = [size for size, s in self.batch_s.items() if s <= self.handover_s]
-        if not short:
-            return waiting, False
-        inline = min(max(short), waiting)
-        threaded_s = self._seconds(waiting) + self.handover_s
-        if self._seconds(inline) / inline <= threaded_s / waiting:
-            return inline, True
+    short = [size for size, seconds in batch_s.items() if seconds <= HANDOVER_S]
+    if not short:
         return waiting, False
 
-    def _seconds(self, size: int) -> float:
-        """Of the smallest measured batch that holds `size` items."""
-        return self.batch_s[min(known for known in self.batch_s if known >= size)]
+    def seconds(size: int) -> float:
+        return batch_s[min(known for known in batch_s if known >= size)]
+
+    inline = min(max(short), waiting)
+    threaded_s = seconds(waiting) + HANDOVER_S
+    if seconds(inline) / inline > THREAD_GAIN * threaded_s / waiting:
+        return waiting, False
+    return inline, True
 
 
-@dataclass
+@dataclass(slots=True)
 class Timed(Generic[Result]):
     """A result, how long it waited and was computed, and with how many others."""
 
@@ -124,22 +121,12 @@ class BatchQueue(Generic[Item, Result]):
         self._is_draining = False
         self._backlog_since = 0.0
         self._done_since = 0
-        self.use_costs(Costs())
+        self.plan_by({})
 
-    def use_costs(self, costs: Costs) -> None:
-        """Plan batches by what was measured."""
-        waiting = range(1, self.max_batch_size + 1)
-        self._plans = [(0, False), *(costs.plan(count) for count in waiting)]
-
-    async def measure_handover(self, repeats: int = 30) -> float:
-        """Seconds of the way to the queue's thread and back, without work: the median."""
-        loop = asyncio.get_running_loop()
-        taken = []
-        for _ in range(repeats):
-            started = time.perf_counter()
-            await loop.run_in_executor(self._thread, _nothing)
-            taken.append(time.perf_counter() - started)
-        return sorted(taken)[repeats // 2]
+    def plan_by(self, batch_s: Mapping[int, float]) -> None:
+        """Plan batches by the measured seconds of some sizes; without any, all go to the thread."""
+        sizes = range(1, self.max_batch_size + 1)
+        self._plans = [(0, False), *(plan(waiting, batch_s) for waiting in sizes)]
 
     def check_room(self, count: int) -> None:
         """Raise Unavailable where `count` more items would not fit, TooLarge if they never will."""
@@ -161,7 +148,7 @@ class BatchQueue(Generic[Item, Result]):
         self.check_room(1)
         loop = asyncio.get_running_loop()
         now = time.perf_counter()
-        entry = _Entry[Item, Result](item, request, loop.create_future(), now)
+        entry: _Entry[Item, Result] = _Entry(item, request, loop.create_future(), now)
         self._waiting.append(entry)
         self._depth.set(len(self._waiting))
         if not self._is_draining:
@@ -261,7 +248,3 @@ class BatchQueue(Generic[Item, Result]):
     def close(self) -> None:
         """Let the thread end once what it computes is done."""
         self._thread.shutdown(wait=False)
-
-
-def _nothing() -> None:
-    pass

@@ -1,8 +1,8 @@
 """One HTTP request: read from ASGI once, and what is known of it when it ends."""
 
 import re
+import secrets
 import time
-import uuid
 from collections.abc import AsyncGenerator
 
 from starlette.datastructures import QueryParams
@@ -19,18 +19,19 @@ class Request:
 
     __slots__ = (
         "batch_size", "deadline", "headers", "images", "method", "model", "path", "protocol",
-        "query", "receive", "request_id", "scope", "stages_s", "started", "version",
+        "query", "raw_headers", "receive", "request_id", "stages_s", "started", "version",
     )  # fmt: skip
 
     def __init__(self, scope: Scope, receive: Receive) -> None:
         self.started = time.perf_counter()
         self.deadline = self.started
-        self.scope = scope
+        # Not the scope itself: it leads back here, and what runs in circles waits for the collector.
+        self.raw_headers: list[tuple[bytes, bytes]] = scope["headers"]
         self.receive = receive
         self.method: str = scope["method"]
         self.path: str = scope["path"]
         self.query: bytes = scope["query_string"]
-        self.headers: dict[bytes, bytes] = dict(scope["headers"])
+        self.headers: dict[bytes, bytes] = dict(self.raw_headers)
         self.request_id = request_id(self.headers)
         self.protocol = "other"
         self.model = ""
@@ -137,4 +138,4 @@ def request_id(headers: dict[bytes, bytes]) -> str:
     sent = headers.get(b"x-request-id")
     if sent is not None and _REQUEST_ID.fullmatch(sent):
         return sent.decode("ascii")
-    return uuid.uuid4().hex
+    return secrets.token_hex(16)

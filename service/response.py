@@ -1,9 +1,9 @@
 """What goes back to the client: a body and its headers, or an error as `{"error": …}`."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+import orjson
 from starlette.types import Send
 
 from service.errors import VitrineError
@@ -35,7 +35,7 @@ class Response:
 
 def json_response(content: Mapping[str, object]) -> Response:
     """An object as compact JSON in UTF-8."""
-    return Response(json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode())
+    return Response(orjson.dumps(content))
 
 
 def error_response(error: VitrineError, headers: Mapping[str, str] | None = None) -> Response:

@@ -22,7 +22,7 @@ from bentoml._internal.service.openapi.specification import OpenAPISpecification
 from PIL import Image
 from starlette.types import ASGIApp
 
-from service import openapi
+from service import openapi, tracing
 from service.artifact import find_artifacts
 from service.errors import StartError
 from service.front import Front
@@ -76,7 +76,10 @@ class VitrineService(Service["Vitrine"]):
 
     def to_asgi(self, is_main: bool = True) -> ASGIApp:
         """The whole app of one worker."""
-        return Front(super().to_asgi(is_main), lambda: self.worker)
+        inner = super().to_asgi(is_main)
+        if not tracing.is_configured():
+            return Front(inner, lambda: self.worker)
+        return tracing.traced(Front(inner, lambda: self.worker, tracing.annotate_span))
 
     @property
     def openapi_spec(self) -> OpenAPISpecification:
@@ -114,7 +117,7 @@ class DenoiseForm(IODescriptor):
     workers=SETTINGS.workers,
     metrics={"enabled": False},
     logging={"access": {"enabled": False}},
-    tracing={"excluded_urls": ".*"},
+    tracing={"excluded_urls": ".*"},  # service.tracing does it, outside of the front
 )
 class Vitrine:
     """Small vision models: POST an image, get an answer."""
@@ -143,9 +146,8 @@ class Vitrine:
             load_models(artifacts, SETTINGS, Metrics(manifests)).close()
 
     @bentoml.on_startup
-    async def settle(self) -> None:
-        """Plan batches by what is measured here; take what will stay out of garbage collection."""
-        await self.models.calibrate()
+    def settle(self) -> None:
+        """Take everything that will stay out of garbage collection."""
         gc.collect()
         gc.freeze()
         gc.set_threshold(*GC_THRESHOLDS)

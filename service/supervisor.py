@@ -15,6 +15,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing.process import BaseProcess
 
 from service.errors import SettingsError, StartError
@@ -118,7 +119,7 @@ class Supervisor:
             its_end.close()
             worker = _Worker(number, process, channel, closed_before=self._closed[number])
             self._workers.append(worker)
-            self._watch(channel, lambda worker=worker: self._hear(worker))
+            self._watch(channel, partial(self._hear, worker))
 
     def _run_child(self, number: int, channel: socket.socket) -> None:
         """In the new process: keep nothing of the parent's open but its own channel."""

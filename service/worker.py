@@ -3,13 +3,13 @@
 import asyncio
 import mmap
 import socket
-from typing import TypeAlias
+from typing import TypeAlias, cast
 
 import uvicorn
 from bentoml._internal.context import server_context
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from service.service import Vitrine
+from service.service import Vitrine, VitrineService
 
 READY = b"ready"
 HANDOVER_BATCH = 64
@@ -26,12 +26,16 @@ def shared_counts(workers: int) -> Closed:
 class AdoptingServer(uvicorn.Server):
     """Listens on nothing itself; takes connections from a channel until that is closed."""
 
-    def __init__(self, config: uvicorn.Config, channel: socket.socket) -> None:
+    def __init__(
+        self, config: uvicorn.Config, protocol: type[HttpToolsProtocol], channel: socket.socket
+    ) -> None:
         super().__init__(config)
+        self._protocol = protocol
         self._channel = channel
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start the app, then say so, then adopt."""
+        assert not sockets
         await super().startup(sockets=[])
         self._channel.setblocking(False)
         asyncio.get_running_loop().add_reader(self._channel, self._adopt)
@@ -62,15 +66,10 @@ class AdoptingServer(uvicorn.Server):
     async def _take_over(self, connection: socket.socket) -> None:
         loop = asyncio.get_running_loop()
 
-        def protocol() -> asyncio.Protocol:
-            return self.config.http_protocol_class(
-                config=self.config,
-                server_state=self.server_state,
-                app_state=self.lifespan.state,
-                _loop=loop,
-            )
-
-        await loop.connect_accepted_socket(protocol, connection)
+        await loop.connect_accepted_socket(
+            lambda: self._protocol(self.config, self.server_state, self.lifespan.state),
+            connection,
+        )
 
 
 def run_worker(number: int, channel: socket.socket, closed: Closed) -> None:
@@ -82,9 +81,10 @@ def run_worker(number: int, channel: socket.socket, closed: Closed) -> None:
             closed[number] += 1
 
     server_context.worker_index = number + 1
-    app = Vitrine.to_asgi()
+    vitrine = cast(VitrineService, Vitrine)  # what BentoML's decorator makes of the class
+    app = vitrine.to_asgi()
     try:
-        Vitrine()  # the app's own start finds it there
+        vitrine()  # the app's own start finds it there
     except SystemExit as error:
         channel.sendall(str(error).encode())
         raise SystemExit(1) from error
@@ -98,4 +98,4 @@ def run_worker(number: int, channel: socket.socket, closed: Closed) -> None:
         proxy_headers=False,
         server_header=False,
     )
-    AdoptingServer(config, channel).run()
+    AdoptingServer(config, CountingProtocol, channel).run()

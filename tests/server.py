@@ -57,10 +57,7 @@ def environment(**settings: object) -> dict[str, str]:
 
 def command(port: int) -> list[str]:
     """The command that `make serve` runs."""
-    return [
-        *(sys.executable, "-m", "bentoml", "serve", "service.service:Vitrine"),
-        *("--port", str(port)),
-    ]
+    return [sys.executable, "-m", "service", "--port", str(port)]
 
 
 def free_port() -> int:

@@ -6,7 +6,7 @@ import multiprocessing
 import signal
 from io import BytesIO
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import litserve
 import numpy as np
@@ -44,9 +44,6 @@ class Peer(litserve.LitAPI):
         image = Image.open(BytesIO(request)).convert("L").resize((28, 28))
         return np.asarray(image, np.float32).reshape(28, 28, 1) / np.float32(255)
 
-    def batch(self, inputs: list[Floats]) -> Floats:
-        return np.stack(inputs)
-
     def predict(self, x: Floats) -> Floats:
         self._network.resize_tensor_input(self._input, x.shape)
         self._network.allocate_tensors()
@@ -54,9 +51,6 @@ class Peer(litserve.LitAPI):
         self._network.invoke()
         scores: Floats = self._network.get_tensor(self._output)
         return scores
-
-    def unbatch(self, output: Floats) -> list[Floats]:
-        return list(output)
 
     def encode_response(self, output: Floats) -> Answer:
         index = int(output.argmax())
@@ -83,17 +77,19 @@ def main() -> None:
     signal.signal(signal.SIGTERM, _interrupt)
     model = Path(arguments.models, "fashion-mnist", "1")
     peer = Peer(model, arguments.threads, arguments.batch_timeout)
+    # The documentation advises fast_queue for many requests, though 0.2.19 ignores it.
     server = litserve.LitServer(
         peer, accelerator="cpu", workers_per_device=arguments.workers, fast_queue=True
     )
-    options: dict[str, Any] = {"access_log": False, "loop": "uvloop", "http": "httptools"}
     server.run(
         host="127.0.0.1",
         port=arguments.port,
         num_api_servers=arguments.api_servers,
         log_level="warning",
         generate_client_file=False,
-        **options,
+        loop="uvloop",
+        http="httptools",
+        access_log=False,
     )
 
 

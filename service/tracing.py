@@ -1,0 +1,54 @@
+"""OpenTelemetry: a span for every request, where an exporter is configured; else nothing at all.
+
+The OpenTelemetry SDK reads its own environment: OTEL_EXPORTER_OTLP_ENDPOINT and its kin,
+OTEL_SERVICE_NAME, OTEL_TRACES_SAMPLER (opentelemetry.io, "Environment Variable Specification").
+"""
+
+import os
+from collections.abc import Mapping
+
+from starlette.types import ASGIApp
+
+from service.request import Request
+
+ENDPOINTS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
+
+
+def is_configured(environment: Mapping[str, str] = os.environ) -> bool:
+    """Whether an OTLP endpoint is named."""
+    return any(environment.get(name) for name in ENDPOINTS)
+
+
+def traced(app: ASGIApp) -> ASGIApp:
+    """The app with a span around every request."""
+    # Only here: what is off costs no memory and no time to start either.
+    from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+    from opentelemetry.instrumentation.asgi import OpenTelemetryMiddleware
+    from opentelemetry.sdk.resources import SERVICE_NAME, OTELResourceDetector, Resource
+    from opentelemetry.sdk.trace import TracerProvider
+    from opentelemetry.sdk.trace.export import BatchSpanProcessor
+
+    named = Resource({SERVICE_NAME: "vitrine"}).merge(OTELResourceDetector().detect())
+    provider = TracerProvider(resource=named)
+    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+    middleware: ASGIApp = OpenTelemetryMiddleware(
+        app, tracer_provider=provider, exclude_spans=["receive", "send"]
+    )
+    return middleware
+
+
+def annotate_span(request: Request) -> None:
+    """Put what is known of a request onto its span."""
+    from opentelemetry.trace import get_current_span
+
+    stages = {f"vitrine.{stage}_s": seconds for stage, seconds in request.stages_s.items()}
+    get_current_span().set_attributes(
+        {
+            "vitrine.request_id": request.request_id,
+            "vitrine.model": request.model,
+            "vitrine.version": request.version,
+            "vitrine.images": request.images,
+            "vitrine.batch_size": request.batch_size,
+            **stages,
+        }
+    )
