@@ -39,18 +39,18 @@ class Worker(Protocol):
 class Front:
     """Wraps BentoML's app; `worker` gives the started service, or None before.
 
-    `on_end` is called with every request that has ended.
+    `on_answer` is called with every request once its answer is known, before it is sent.
     """
 
     def __init__(
         self,
         inner: ASGIApp,
         worker: Callable[[], Worker | None],
-        on_end: Callable[[Request], None] | None = None,
+        on_answer: Callable[[Request], None] | None = None,
     ) -> None:
         self._inner = inner
         self._worker = worker
-        self._on_end = on_end
+        self._on_answer = on_answer
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one HTTP request, deny a WebSocket; anything else goes to BentoML."""
@@ -77,11 +77,11 @@ class Front:
                     return
                 response = page
             status = response.status
+            if self._on_answer is not None:
+                self._on_answer(request)
             await response.send(send, request.request_id)
         finally:
             _conclude(worker, request, status)
-            if self._on_end is not None:
-                self._on_end(request)
 
 
 def _image_route(handlers: Handlers, request: Request) -> Coroutine[Any, Any, Response] | None:

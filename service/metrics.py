@@ -88,6 +88,27 @@ class Histogram:
         self._values[self._sum_slot] += value
 
 
+class SilentGauge(Gauge):
+    """Counts nothing."""
+
+    __slots__ = ()
+
+    def inc(self) -> None:
+        """Do nothing."""
+
+    def set(self, value: float) -> None:
+        """Do nothing."""
+
+
+class SilentHistogram(Histogram):
+    """Counts nothing."""
+
+    __slots__ = ()
+
+    def observe(self, value: float) -> None:
+        """Do nothing."""
+
+
 @dataclass(frozen=True)
 class _Family:
     """The series of one name, and where their numbers lie: one row of doubles a series."""
@@ -137,10 +158,16 @@ class Metrics:
     """The metrics of one worker, and the sum over all that share its folder.
 
     A folder of None shares nothing. Not safe across threads: the event loop alone updates them.
+    Turned off, nothing is counted.
     """
 
     def __init__(
-        self, models: Sequence[Manifest], folder: Path | None = None, worker: int = 0
+        self,
+        models: Sequence[Manifest],
+        folder: Path | None = None,
+        worker: int = 0,
+        *,
+        is_on: bool = True,
     ) -> None:
         names = tuple(dict.fromkeys(model.name for model in models))
         by_name = tuple((name,) for name in names)
@@ -195,15 +222,14 @@ class Metrics:
             ((model.name, label) for model in models for label in model.labels),
         )
         self._folder = folder
+        self._is_on = is_on
         self._values = _open_values(folder, worker, self._families[-1].end_slot)
         self.requests = self._counters(requests)
         self.request_seconds = self._histograms(request_seconds)
         self.stage_seconds = self._histograms(stage_seconds)
         self.batch_size = self._histograms(batch_size)
         self.predictions = self._counters(predictions)
-        self.queue_depth = {
-            labels: Gauge(self._values, slot) for labels, slot in queue_depth.slots().items()
-        }
+        self.queue_depth = self._gauges(queue_depth)
         for gauge in self.queue_depth.values():  # what a worker of this number left when it died
             gauge.set(0)
         self._info = GaugeMetricFamily(
@@ -256,11 +282,17 @@ class Metrics:
         return family
 
     def _counters(self, family: _Family) -> dict[Labels, Counter]:
-        return {labels: Counter(self._values, slot) for labels, slot in family.slots().items()}
+        kind = Counter if self._is_on else SilentGauge
+        return {labels: kind(self._values, slot) for labels, slot in family.slots().items()}
+
+    def _gauges(self, family: _Family) -> dict[Labels, Gauge]:
+        kind = Gauge if self._is_on else SilentGauge
+        return {labels: kind(self._values, slot) for labels, slot in family.slots().items()}
 
     def _histograms(self, family: _Family) -> dict[Labels, Histogram]:
+        kind = Histogram if self._is_on else SilentHistogram
         return {
-            labels: Histogram(self._values, slot, family.bounds)
+            labels: kind(self._values, slot, family.bounds)
             for labels, slot in family.slots().items()
         }
 

@@ -25,7 +25,7 @@ class Request:
     def __init__(self, scope: Scope, receive: Receive) -> None:
         self.started = time.perf_counter()
         self.deadline = self.started
-        # Not the scope itself: it leads back here, and what runs in circles waits for the collector.
+        # Not the scope itself: it leads back here, and cycles wait for the garbage collector.
         self.raw_headers: list[tuple[bytes, bytes]] = scope["headers"]
         self.receive = receive
         self.method: str = scope["method"]

@@ -133,6 +133,7 @@ class Vitrine:
                 [artifact.manifest for artifact in artifacts],
                 Path(os.environ[METRICS_FOLDER]) if METRICS_FOLDER in os.environ else None,
                 server_context.worker_index or 0,
+                is_on=SETTINGS.metrics,
             )
             self.models = load_models(artifacts, SETTINGS, self.metrics)
         self.handlers = Handlers(self.models, SETTINGS)

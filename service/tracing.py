@@ -12,6 +12,7 @@ from starlette.types import ASGIApp
 from service.request import Request
 
 ENDPOINTS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
+NOT_TRACED = ("/livez", "/readyz", "/metrics")
 
 
 def is_configured(environment: Mapping[str, str] = os.environ) -> bool:
@@ -27,12 +28,16 @@ def traced(app: ASGIApp) -> ASGIApp:
     from opentelemetry.sdk.resources import SERVICE_NAME, OTELResourceDetector, Resource
     from opentelemetry.sdk.trace import TracerProvider
     from opentelemetry.sdk.trace.export import BatchSpanProcessor
+    from opentelemetry.util.http import parse_excluded_urls
 
     named = Resource({SERVICE_NAME: "vitrine"}).merge(OTELResourceDetector().detect())
     provider = TracerProvider(resource=named)
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
     middleware: ASGIApp = OpenTelemetryMiddleware(
-        app, tracer_provider=provider, exclude_spans=["receive", "send"]
+        app,
+        tracer_provider=provider,
+        excluded_urls=parse_excluded_urls(",".join(NOT_TRACED)),
+        exclude_spans=["receive", "send"],
     )
     return middleware
 

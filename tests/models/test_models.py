@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from prometheus_client import CollectorRegistry
 
 from service.artifact import Artifact, verify
 from service.engine import Engine, KerasEngine, LiteRTEngine
@@ -112,7 +111,7 @@ def test_model_is_no_smoke_run(folder: Path) -> None:
 def test_sample_is_answered_as_recorded(folder: Path, name: str) -> None:
     engine = open_engine(folder, name)
     artifact = Artifact(folder, read_manifest(folder))
-    model = Model(artifact, engine, Settings(workers=1), Metrics(CollectorRegistry()))
+    model = Model(artifact, engine, Settings(workers=1), Metrics([artifact.manifest]))
     model.prove()
     model.close()
 

@@ -15,7 +15,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     folder: Path = tmp_path_factory.mktemp("server")
     limits = {"max_image_bytes": 1_000_000, "max_image_pixels": 5_000_000}
     limits |= {"max_denoise_pixels": 1_000_000, "max_images_per_request": 8}
-    with serve(folder, log_format="json", workers=2, **limits) as running:
+    with serve(folder, log_requests=True, log_format="json", workers=2, **limits) as running:
         yield running
 
 

@@ -16,6 +16,7 @@ CONTRACT = {
     "Unavailable": 503,
     "DeadlinePassed": 504,
 }
+UNANSWERED = {"ClientGone": 499}
 
 
 def subclasses(base: type[VitrineError]) -> Iterator[type[VitrineError]]:
@@ -34,7 +35,7 @@ def tree() -> list[tuple[str, str]]:
 
 
 def test_every_answer_has_the_status_of_the_contract() -> None:
-    assert {error.__name__: error.status for error in ANSWERS} == CONTRACT
+    assert {error.__name__: error.status for error in ANSWERS} == CONTRACT | UNANSWERED
 
 
 def test_tree_in_the_docstring_lists_every_class() -> None:
@@ -42,7 +43,7 @@ def test_tree_in_the_docstring_lists_every_class() -> None:
 
 
 def test_tree_in_the_docstring_shows_the_status_of_every_answer() -> None:
-    assert {name: int(status) for name, status in tree() if status} == CONTRACT
+    assert {name: int(status) for name, status in tree() if status} == CONTRACT | UNANSWERED
 
 
 @pytest.mark.parametrize("error", [e for e in ALL if issubclass(e, RequestError)])
@@ -55,9 +56,10 @@ def test_error_at_the_start_is_not_an_answer_of_the_contract(error: type[Vitrine
     assert error.status not in CONTRACT.values()
 
 
-def test_overload_says_when_to_come_back() -> None:
-    assert Unavailable.headers == {"Retry-After": "1"}
+@pytest.mark.parametrize(("seconds", "header"), [(1, "1"), (60, "60")])
+def test_overload_says_when_to_come_back(seconds: int, header: str) -> None:
+    assert Unavailable("overloaded", seconds).headers == {"Retry-After": header}
 
 
 def test_only_overload_sets_headers() -> None:
-    assert [error for error in ALL if error.headers] == [Unavailable]
+    assert [error for error in ALL if error("so").headers] == [Unavailable]

@@ -6,31 +6,24 @@ from pathlib import Path
 import httpx
 import pytest
 from openapi_spec_validator import validate
-from prometheus_client.parser import text_string_to_metric_families
 
+from tests.exposition import Series, parsed, value
 from tests.server import CHECKOUT, Server, serve
 from tests.service.test_handlers import PNG, PREDICT, SAMPLE, upload
 
-Series = dict[tuple[str, tuple[tuple[str, str], ...]], float]
+UPGRADE = {
+    "Connection": "Upgrade",
+    "Upgrade": "websocket",
+    "Sec-WebSocket-Version": "13",
+    "Sec-WebSocket-Key": "AAAAAAAAAAAAAAAAAAAAAA==",
+}
 
 
 def scrape(client: httpx.Client) -> Series:
     """Every sample of /metrics by name and sorted labels."""
     answer = client.get("/metrics")
     assert answer.headers["content-type"].startswith("text/plain")
-    return {
-        (sample.name, tuple(sorted(sample.labels.items()))): sample.value
-        for family in text_string_to_metric_families(answer.text)
-        for sample in family.samples
-    }
-
-
-def value(series: Series, name: str, **labels: str) -> float:
-    return sum(
-        number
-        for (found, pairs), number in series.items()
-        if found == name and labels.items() <= dict(pairs).items()
-    )
+    return parsed(answer.text)
 
 
 def test_models_are_listed(client: httpx.Client) -> None:
@@ -123,11 +116,9 @@ def test_index_page_loads_what_this_server_has(client: httpx.Client) -> None:
         assert client.get(link.removeprefix(".")).status_code == 200, link
 
 
-def test_websocket_is_refused_with_the_one_error_body(client: httpx.Client) -> None:
-    upgrade = {"Connection": "Upgrade", "Upgrade": "websocket", "Sec-WebSocket-Version": "13"}
-    answer = client.get("/", headers=upgrade | {"Sec-WebSocket-Key": "AAAAAAAAAAAAAAAAAAAAAA=="})
-    assert answer.status_code == 404
-    assert list(answer.json()) == ["error"]
+@pytest.mark.parametrize(("path", "status"), [("/livez", 200), ("/nope", 404)])
+def test_wish_for_a_websocket_is_ignored(client: httpx.Client, path: str, status: int) -> None:
+    assert client.get(path, headers=UPGRADE).status_code == status
 
 
 def test_another_server_leaves_the_metrics_alone(client: httpx.Client, tmp_path: Path) -> None:

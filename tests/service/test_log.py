@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from service.log import configure_logging, log_request, logger
-from service.record import Record
+from service.request import Request
+from tests.asgi import request
 
 
 @pytest.fixture(autouse=True)
@@ -17,11 +18,17 @@ def _logger_as_before() -> Iterator[None]:
     logger.handlers[:], logger.level, logger.propagate = before
 
 
-def classified() -> Record:
-    record = Record("abc", "POST", "/classify", model="bags", version="2", images=2, batch_size=4)
+def asked(path: str) -> Request:
+    return request(method="GET", path=path, headers={"X-Request-ID": "abc"})
+
+
+def classified() -> Request:
+    answered = request(path="/classify", headers={"X-Request-ID": "abc"})
+    answered.model, answered.version = "bags", "2"
+    answered.images, answered.batch_size = 2, 4
     for stage, seconds in (("decode", 0.001), ("queue", 0.002), ("decode", 0.0005)):
-        record.add_stage(stage, seconds)
-    return record
+        answered.add_stage(stage, seconds)
+    return answered
 
 
 def written(capsys: pytest.CaptureFixture[str]) -> str:
@@ -93,7 +100,7 @@ def test_time_of_json_is_utc_with_milliseconds(
 
 def test_request_without_a_model_says_nothing_of_models(capsys: pytest.CaptureFixture[str]) -> None:
     configure_logging("json")
-    log_request(Record("abc", "GET", "/nowhere"), 404, 0.001)
+    log_request(asked("/nowhere"), 404, 0.001)
     expected = {"time", "level", "message", "request_id", "method", "path", "status", "ms"}
     assert set(as_json(capsys)) == expected
 
@@ -106,14 +113,14 @@ def test_hostile_path_stays_in_its_line(
     capsys: pytest.CaptureFixture[str], log_format: str, path: str
 ) -> None:
     configure_logging(log_format)
-    log_request(Record("abc", "GET", path), 404, 0.001)
+    log_request(asked(path), 404, 0.001)
     assert written(capsys).isprintable()
 
 
 @pytest.mark.parametrize("path", ["/a\nb", "/a b", '/a"b', "/é"])
 def test_path_is_unharmed_in_json(capsys: pytest.CaptureFixture[str], path: str) -> None:
     configure_logging("json")
-    log_request(Record("abc", "GET", path), 404, 0.001)
+    log_request(asked(path), 404, 0.001)
     assert as_json(capsys)["path"] == path
 
 
@@ -125,7 +132,7 @@ def test_text_quotes_what_would_be_misread(
     capsys: pytest.CaptureFixture[str], path: str, quoted: str
 ) -> None:
     configure_logging("text")
-    log_request(Record("abc", "GET", path), 404, 0.001)
+    log_request(asked(path), 404, 0.001)
     assert f"path={quoted} status=404" in written(capsys)
 
 
@@ -168,7 +175,3 @@ def test_logger_that_was_turned_off_is_turned_on(capsys: pytest.CaptureFixture[s
     configure_logging("json")
     logger.info("heard")
     assert as_json(capsys)["message"] == "heard"
-
-
-def test_stage_times_of_several_images_are_summed() -> None:
-    assert classified().stages_s == pytest.approx({"decode": 0.0015, "queue": 0.002})

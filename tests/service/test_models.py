@@ -6,32 +6,30 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from prometheus_client import CollectorRegistry
 
-from service.artifact import Artifact
+from service.artifact import Artifact, find_artifacts
 from service.engine import KerasEngine, LiteRTEngine
 from service.errors import ArtifactError, SettingsError, UnknownModel
 from service.manifest import MANIFEST_FILE, read_manifest
 from service.metrics import Metrics
 from service.models import Models, choose_device, load_models, open_engine
 from service.settings import Settings
+from tests.exposition import parsed
 
 Load = Callable[..., Models]
 
 
 @pytest.fixture
-def registry() -> CollectorRegistry:
-    return CollectorRegistry()
-
-
-@pytest.fixture
-def load(models_dir: Path, registry: CollectorRegistry) -> Iterator[Load]:
+def load(models_dir: Path) -> Iterator[Load]:
     """Loads the models of `models_dir`, by default with small batches on the CPU."""
     loaded: list[Models] = []
 
     def load(**settings: Any) -> Models:
         chosen: dict[str, Any] = {"device": "cpu", "workers": 1, "max_batch_size": 4} | settings
-        models = load_models(Settings(models_dir=models_dir, **chosen), Metrics(registry))
+        all_settings = Settings(models_dir=models_dir, **chosen)
+        artifacts = find_artifacts(models_dir, all_settings.models)
+        metrics = Metrics([artifact.manifest for artifact in artifacts])
+        models = load_models(artifacts, all_settings, metrics)
         loaded.append(models)
         return models
 
@@ -184,9 +182,11 @@ def test_folder_without_models_stops_the_start(artifact_folder: Path, load: Load
 
 
 def test_loaded_model_is_announced_in_the_metrics(
-    artifact_folder: Path, load: Load, registry: CollectorRegistry
+    artifact_folder: Path,
 ) -> None:
-    load()
+    artifact = Artifact(artifact_folder, read_manifest(artifact_folder))
+    metrics = Metrics([artifact.manifest])
+    load_models([artifact], Settings(device="cpu", workers=1), metrics).close()
     labels = {
         "model": "fashion-mnist",
         "version": "1",
@@ -194,7 +194,10 @@ def test_loaded_model_is_announced_in_the_metrics(
         "device": "cpu",
         "sha256": read_manifest(artifact_folder).files["model.tflite"].sha256,
     }
-    assert registry.get_sample_value("vitrine_model_info", labels) == 1
+    series = parsed(metrics.expose().decode())
+    assert [pairs for name, pairs in series if name == "vitrine_model_info"] == [
+        tuple(sorted(labels.items()))
+    ]
 
 
 def test_largest_batch_need_not_be_a_power_of_two(load: Load) -> None:

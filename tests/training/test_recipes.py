@@ -15,19 +15,20 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from prometheus_client import CollectorRegistry
 
 pytest.importorskip("tensorflow", reason="recipes need TensorFlow")
 pytest.importorskip("keras", reason="recipes need Keras")
 pytest.importorskip("h5py", reason="the hand-signs recipe needs h5py")
 pytest.importorskip("skimage", reason="the denoiser recipe needs scikit-image")
 
+from service.artifact import find_artifacts
 from service.manifest import ExpectedLabel, Manifest, Scale, read_manifest
 from service.metrics import Metrics
 from service.model import Model
 from service.models import load_models
-from service.record import Record
+from service.request import Request
 from service.settings import Settings
+from tests.asgi import request
 from tests.training.drawn import write_fashion_mnist, write_mnist, write_signs
 from training import recipes
 from training.__main__ import main
@@ -91,7 +92,16 @@ def trainer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trainer]:
 def served(models: Path, name: str) -> Model:
     """The model as the service loads it: verified, proven on its sample, warm."""
     settings = Settings(models_dir=models, models=(name,), workers=1, device="cpu")
-    return load_models(settings, Metrics(CollectorRegistry())).find(name)
+    artifacts = find_artifacts(models, (name,))
+    metrics = Metrics([artifact.manifest for artifact in artifacts])
+    return load_models(artifacts, settings, metrics).find(name)
+
+
+def asked() -> Request:
+    """A request that has a minute."""
+    asking = request()
+    asking.set_timeout(60)
+    return asking
 
 
 def classified(folder: Path) -> Any:
@@ -101,7 +111,7 @@ def classified(folder: Path) -> Any:
         model = served(folder.parents[1], folder.parent.name)
         try:
             sample = (folder / model.manifest.sample.file).read_bytes()
-            return await model.classify(sample, 3, Record("1", "POST", "/"))
+            return await model.classify(sample, 3, asked())
         finally:
             model.close()
 
@@ -181,7 +191,7 @@ def test_service_denoises_the_sample_at_its_own_size(trainer: Trainer) -> None:
         model = served(trainer.models, "denoiser")
         try:
             sample = (folder / "sample.png").read_bytes()
-            return await model.denoise(sample, Record("1", "POST", "/"))
+            return await model.denoise(sample, asked())
         finally:
             model.close()
 

@@ -1,0 +1,179 @@
+"""What is measured inside one process: metrics on and off, collector pauses, what batching gains.
+
+`python -m tests.bench.inside` measures these alone.
+"""
+
+import asyncio
+import gc
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import median
+
+import uvloop
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from service.artifact import find_artifacts
+from service.front import Front
+from service.handlers import Handlers
+from service.metrics import Metrics
+from service.models import load_models
+from service.queue import BatchQueue
+from service.service import GC_THRESHOLDS
+from service.settings import Settings
+from tests.bench.payloads import Payload, raw
+from tests.bench.systems import PREDICT
+
+ROUNDS = 15
+REQUESTS_A_ROUND = 1000
+CONCURRENCY = 16
+PAUSE_REQUESTS = 200_000
+FIXED_COST_S = 0.001
+ITEM_COST_S = 0.00001
+ITEMS = 2000
+
+
+class LocalWorker:
+    """Vitrine's front without a server around it."""
+
+    def __init__(self, *, metrics: bool) -> None:
+        self.settings = Settings(workers=1, models=("fashion-mnist",), metrics=metrics)
+        artifacts = find_artifacts(self.settings.models_dir, self.settings.models)
+        manifests = [artifact.manifest for artifact in artifacts]
+        self.metrics = Metrics(manifests, is_on=metrics)
+        self.handlers = Handlers(load_models(artifacts, self.settings, self.metrics), self.settings)
+        self.app = Front(_no_pages, lambda: self)
+
+
+async def _no_pages(_scope: Scope, _receive: Receive, _send: Send) -> None:
+    raise NotImplementedError
+
+
+async def _send_nowhere(_message: Message) -> None:
+    pass
+
+
+async def post(app: ASGIApp, payload: Payload) -> None:
+    """One request, straight into the app."""
+    headers = {name.lower().encode(): value.encode() for name, value in payload.headers.items()}
+    scope: Scope = {
+        "type": "http",
+        "method": "POST",
+        "path": payload.path,
+        "query_string": b"",
+        "headers": list(headers.items()),
+    }
+
+    async def receive() -> Message:
+        return {"type": "http.request", "body": payload.body, "more_body": False}
+
+    await app(scope, receive, _send_nowhere)
+
+
+async def seconds_of(app: ASGIApp, requests: int) -> float:
+    """The time of some requests, a few at once."""
+    payload = raw(PREDICT)
+
+    async def ask() -> None:
+        for _ in range(requests // CONCURRENCY):
+            await post(app, payload)
+
+    started = time.perf_counter()
+    await asyncio.gather(*(ask() for _ in range(CONCURRENCY)))
+    return time.perf_counter() - started
+
+
+def metrics_cost() -> float:
+    """The part of a request's time that metrics take: median over rounds, on and off in turn."""
+    silent, counting = (LocalWorker(metrics=on).app for on in (False, True))
+
+    async def ratio() -> float:
+        off_s = await seconds_of(silent, REQUESTS_A_ROUND)
+        return 1 - off_s / await seconds_of(counting, REQUESTS_A_ROUND)
+
+    return median(uvloop.run(ratio()) for _ in range(ROUNDS))
+
+
+def longest_pause_s() -> float:
+    """The longest pause of the garbage collector over many requests, set up as a worker is."""
+    app = LocalWorker(metrics=True).app
+    begun, longest = 0.0, 0.0
+
+    def note(phase: str, _info: dict[str, int]) -> None:
+        nonlocal begun, longest
+        if phase == "start":
+            begun = time.perf_counter()
+        else:
+            longest = max(longest, time.perf_counter() - begun)
+
+    gc.collect()
+    gc.freeze()
+    before = gc.get_threshold()
+    gc.set_threshold(*GC_THRESHOLDS)
+    gc.callbacks.append(note)
+    try:
+        uvloop.run(seconds_of(app, PAUSE_REQUESTS))
+    finally:
+        gc.callbacks.remove(note)
+        gc.set_threshold(*before)
+        gc.unfreeze()
+    return longest
+
+
+@dataclass
+class _Unhurried:
+    """A request without an end."""
+
+    deadline: float = float("inf")
+
+    def is_gone(self) -> bool:
+        return False
+
+
+class _Ignored:
+    """Takes the queue's numbers."""
+
+    def set(self, value: float, /) -> None:
+        """Ignore it."""
+
+    def observe(self, value: float, /) -> None:
+        """Ignore it."""
+
+
+def batching_gain() -> float:
+    """Items/s with batches of up to 32 over items/s one by one, for an engine of a fixed cost."""
+
+    def compute(items: Sequence[int]) -> Sequence[int]:
+        time.sleep(FIXED_COST_S + ITEM_COST_S * len(items))  # as an engine: without the lock
+        return items
+
+    async def seconds(max_batch_size: int) -> float:
+        queue = BatchQueue[int, int](
+            "fixed-cost",
+            compute,
+            max_batch_size=max_batch_size,
+            limit=ITEMS,
+            depth=_Ignored(),
+            batch_sizes=_Ignored(),
+        )
+        request = _Unhurried()
+        started = time.perf_counter()
+        await asyncio.gather(*(queue.submit(item, request) for item in range(ITEMS)))
+        queue.close()
+        return time.perf_counter() - started
+
+    return uvloop.run(seconds(1)) / uvloop.run(seconds(32))
+
+
+def measure() -> dict[str, float]:
+    """All of them."""
+    return {
+        "metrics_part_of_request": metrics_cost(),
+        "longest_gc_pause_ms": longest_pause_s() * 1000,
+        "batched_to_unbatched": batching_gain(),
+    }
+
+
+if __name__ == "__main__":
+    for name, value in measure().items():
+        print(f"{name}: {value:.3f}")

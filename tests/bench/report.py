@@ -1,0 +1,157 @@
+"""What was measured as a table, as JSON and as one picture."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib import pyplot as plt
+
+from tests.bench.closed_loop import Load
+
+JSON_FILE = "results.json"
+PICTURE_FILE = "results.png"
+OURS = ("Vitrine, raw body", "Vitrine, form")
+
+
+@dataclass
+class Results:
+    """Everything that one run of the benchmark measured."""
+
+    date: str
+    machine: str
+    seconds: int
+    rounds: int
+    connections: tuple[int, ...]
+    loads: dict[str, dict[int, list[Load]]] = field(default_factory=dict)
+    """By system and connections, one a round."""
+    workers: dict[str, int] = field(default_factory=dict)
+    skipped: dict[str, str] = field(default_factory=dict)
+    open_loop: list[dict[str, Any]] = field(default_factory=list)
+    start_s: list[float] = field(default_factory=list)
+    memory_mb: dict[int, float] = field(default_factory=dict)
+    """Proportional set size after load, by workers."""
+    drift: dict[str, float] = field(default_factory=dict)
+    inside: dict[str, float] = field(default_factory=dict)
+
+    def add(self, system: str, connections: int, load: Load) -> None:
+        """Note one run of wrk."""
+        self.loads.setdefault(system, {}).setdefault(connections, []).append(load)
+
+    def rate(self, system: str, connections: int) -> float:
+        """Requests/s: the median of the rounds."""
+        return median(load.rate for load in self.loads[system][connections])
+
+    def latency_ms(self, system: str, connections: int, percentile: str) -> float:
+        """Milliseconds, p50 or p99: the median of the rounds."""
+        rounds = self.loads[system][connections]
+        return median(float(getattr(load, f"{percentile}_ms")) for load in rounds)
+
+    def ratio(self, ours: str, other: str, connections: int) -> float:
+        """How many times another's requests/s ours are: the median of the rounds' ratios."""
+        pairs = zip(self.loads[ours][connections], self.loads[other][connections], strict=True)
+        return median(our.rate / their.rate for our, their in pairs)
+
+
+def table(results: Results) -> str:
+    """The whole result as Markdown."""
+    return "\n\n".join(
+        [
+            f"{results.date}, {results.machine}; {results.rounds} rounds of {results.seconds} s, "
+            "medians",
+            _closed_loop(results),
+            _open_loop(results.open_loop),
+            _rest(results),
+        ]
+    )
+
+
+def _closed_loop(results: Results) -> str:
+    columns = [f"{text} at {c}" for c in results.connections for text in ("req/s", "p50", "p99")]
+    ratios = [f"{ours} is, at {c}" for ours in ("raw", "form") for c in results.connections[1:]]
+    rows = [["closed loop", "workers", *columns, *ratios]]
+    for system in results.loads:
+        row = [system, str(results.workers[system])]
+        for connections in results.connections:
+            row += [
+                f"{results.rate(system, connections):,.0f}",
+                f"{results.latency_ms(system, connections, 'p50'):.2f} ms",
+                f"{results.latency_ms(system, connections, 'p99'):.2f} ms",
+            ]
+        for ours in OURS:
+            row += [f"{results.ratio(ours, system, c):.2f}x" for c in results.connections[1:]]
+        rows.append(row)
+    notes = [f"{system}: skipped, {reason}" for system, reason in results.skipped.items()]
+    return "\n".join([_markdown(rows), *notes])
+
+
+def _open_loop(runs: Sequence[Mapping[str, Any]]) -> str:
+    rows = [["open loop", "asked/s", "200/s", "p50", "p99", "503", "p99 of 503", "unsent"]]
+    for run in runs:
+        latencies = (run["p50_ms"], run["p99_ms"], run["overloaded_p99_ms"])
+        p50, p99, overloaded = ("" if ms is None else f"{ms:.1f} ms" for ms in latencies)
+        share = f"{run['share']:.0%} of capacity"
+        rates = f"{run['rate']:,.0f}", f"{run['goodput']:,.0f}"
+        refused, unsent = f"{run['overloaded']:,}", f"{run['unsent']:,}"
+        rows.append([share, *rates, p50, p99, refused, overloaded, unsent])
+    return _markdown(rows)
+
+
+def _rest(results: Results) -> str:
+    memory = results.memory_mb
+    rows = [
+        ["measure", "value"],
+        ["start to ready", ", ".join(f"{s:.2f}" for s in sorted(results.start_s)) + " s"],
+        *([f"memory, {workers} workers", f"{mb:.0f} MB"] for workers, mb in memory.items()),
+        *([name.replace("_", " "), f"{value:.4g}"] for name, value in results.drift.items()),
+        *([name.replace("_", " "), f"{value:.4g}"] for name, value in results.inside.items()),
+    ]
+    return _markdown(rows)
+
+
+def _markdown(rows: Sequence[Sequence[str]]) -> str:
+    head, *body = (f"| {' | '.join(row)} |" for row in rows)
+    rule = "|---" * len(rows[0]) + "|"
+    return "\n".join([head, rule, *body])
+
+
+def write(results: Results, folder: Path) -> None:
+    """Write results.json and results.png into a folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / JSON_FILE).write_text(json.dumps(asdict(results), indent=1) + "\n")
+    mpl.use("agg")
+    figure, axes = plt.subplots(figsize=(9, 6), layout="constrained")
+    for number, system in enumerate(results.loads):
+        points = [
+            (results.latency_ms(system, c, "p99"), results.rate(system, c))
+            for c in results.connections
+        ]
+        ours = system in OURS
+        line = axes.plot(
+            *zip(*points, strict=True),
+            marker="os^"[number % 3],
+            linewidth=2.5 if ours else 1,
+            label=system,
+        )[0]
+        for (x, y), connections in zip(points, results.connections, strict=True):
+            axes.annotate(
+                str(connections),
+                (x, y),
+                textcoords="offset points",
+                xytext=(5, 4),
+                fontsize=8,
+                color=line.get_color(),
+            )
+    axes.set(xscale="log", yscale="log", xlabel="p99, ms", ylabel="requests/s")
+    axes.set_title(
+        "Up and to the left is better; 1, 16 and 64 connections\n"
+        f"{results.machine}, {results.date}",
+        fontsize=10,
+    )
+    axes.grid(visible=True, which="both", alpha=0.2)
+    axes.legend(fontsize=8)
+    figure.savefig(folder / PICTURE_FILE, dpi=110)
+    plt.close(figure)

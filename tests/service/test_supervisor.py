@@ -1,0 +1,278 @@
+"""The launcher and its workers, as processes."""
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import httpx
+import psutil  # type: ignore[import-untyped]
+import pytest
+
+from tests.exposition import Series, parsed, value
+from tests.server import CHECKOUT, Server, command, environment, free_port, serve
+from tests.service.test_handlers import PNG, SAMPLE
+
+MODEL = "fashion-mnist-mlp"
+PREDICT = f"/v1/models/{MODEL}:predict"
+PATIENCE_S = 30  # only ever waited for in full where a test fails
+
+
+def workers(server: Server) -> list[int]:
+    """The process ids of a server's workers."""
+    return [child.pid for child in psutil.Process(server.process.pid).children()]
+
+
+def held_connections(server: Server) -> dict[int, int]:
+    """How many connections every worker holds."""
+    return {
+        pid: sum(
+            connection.status == psutil.CONN_ESTABLISHED
+            for connection in psutil.Process(pid).net_connections("tcp")
+        )
+        for pid in workers(server)
+    }
+
+
+def come_true(holds: Callable[[], bool]) -> bool:
+    """Whether something holds, now or after a while."""
+    deadline = time.monotonic() + PATIENCE_S
+    while not holds():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.02)
+    return True
+
+
+def metrics(server: Server) -> Series:
+    return parsed(httpx.get(f"{server.url}/metrics").text)
+
+
+def ask(server: Server) -> int:
+    """The status of an image, sent on a connection of its own."""
+    return httpx.post(f"{server.url}{PREDICT}", content=SAMPLE, headers=PNG).status_code
+
+
+@contextlib.contextmanager
+def connected(server: Server, count: int) -> Iterator[list[socket.socket]]:
+    """Connections that stay open after a request each was answered on them."""
+    with contextlib.ExitStack() as stack:
+        connections = [stack.enter_context(connect(server)) for _ in range(count)]
+        yield connections
+
+
+def connect(server: Server) -> socket.socket:
+    """A connection on which one request was answered."""
+    url = httpx.URL(server.url)
+    connection = socket.create_connection((url.host, url.port), timeout=PATIENCE_S)
+    connection.sendall(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")
+    assert connection.recv(65536).startswith(b"HTTP/1.1 200 ")
+    return connection
+
+
+def owner(server: Server, connection: socket.socket) -> int:
+    """The worker that holds the other end of a connection."""
+    here = connection.getsockname()
+    for pid in workers(server):
+        for found in psutil.Process(pid).net_connections("tcp"):
+            if found.raddr == here:
+                return pid
+    raise LookupError(f"no worker holds {here}")
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server of two workers, for tests that leave them alive and without connections."""
+    with serve(tmp_path_factory.mktemp("pair"), models=MODEL, workers=2) as server:
+        yield server
+
+
+@pytest.fixture
+def idle_pair(pair: Server) -> Server:
+    assert come_true(lambda: set(held_connections(pair).values()) == {0})
+    return pair
+
+
+def test_connections_are_spread_evenly(idle_pair: Server) -> None:
+    with connected(idle_pair, 16):
+        assert list(held_connections(idle_pair).values()) == [8, 8]
+
+
+def test_connections_are_spread_evenly_where_they_are_few(idle_pair: Server) -> None:
+    with connected(idle_pair, 2):
+        assert list(held_connections(idle_pair).values()) == [1, 1]
+
+
+def test_new_connections_go_to_the_worker_with_the_fewest(idle_pair: Server) -> None:
+    with connected(idle_pair, 16) as first:
+        emptied = owner(idle_pair, first[0])
+        for connection in first:
+            if owner(idle_pair, connection) == emptied:
+                connection.close()
+        assert come_true(lambda: held_connections(idle_pair)[emptied] == 0)
+        with connected(idle_pair, 4) as later:
+            assert {owner(idle_pair, connection) for connection in later} == {emptied}
+
+
+def test_connection_without_a_request_goes_to_a_worker_too(idle_pair: Server) -> None:
+    url = httpx.URL(idle_pair.url)
+    with contextlib.ExitStack() as stack:
+        for _ in range(4):
+            stack.enter_context(socket.create_connection((url.host, url.port)))
+        assert come_true(lambda: list(held_connections(idle_pair).values()) == [2, 2])
+
+
+def test_worker_that_is_killed_is_replaced_and_its_counts_are_kept(tmp_path: Path) -> None:
+    with serve(tmp_path, models=MODEL, workers=2) as server:
+        assert [ask(server) for _ in range(10)] == [200] * 10
+        before = workers(server)
+        os.kill(before[0], signal.SIGKILL)
+        assert come_true(lambda: len(set(workers(server)) - set(before)) == 1)
+        # One worker goes on alone until the other is ready.
+        assert [ask(server) for _ in range(10)] == [200] * 10
+
+        def new_one_answers() -> bool:
+            with connected(server, 2):
+                return list(held_connections(server).values()) == [1, 1]
+
+        assert come_true(new_one_answers)
+        assert [ask(server) for _ in range(10)] == [200] * 10
+        after = metrics(server)
+        assert server.stop(signal.SIGTERM) == 0
+    assert value(after, "vitrine_requests_total", model=MODEL, status="200") == 30
+    assert value(after, "vitrine_requests_total", model=MODEL) == 30
+    assert value(after, "vitrine_predictions_total", label="Trouser") == 30
+    assert value(after, "vitrine_batch_size_sum") == 30
+    assert value(after, "vitrine_queue_depth") == 0
+
+
+def test_worker_that_is_killed_is_told_of_in_the_log(tmp_path: Path) -> None:
+    with serve(tmp_path, models=MODEL, workers=1, log_format="json") as server:
+        (killed,) = workers(server)
+        os.kill(killed, signal.SIGKILL)
+        assert come_true(lambda: workers(server) not in ([], [killed]))
+        assert come_true(lambda: "ended with -9" in server.log.read_text())
+        assert server.stop() == 0
+
+
+def run_to_its_end(port: int, **settings: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command(port),
+        cwd=CHECKOUT,
+        env=environment(**settings),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+
+
+def test_port_in_use_stops_the_start_with_one_line() -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port: int = other.getsockname()[1]
+        ended = run_to_its_end(port, models=MODEL, workers=2)
+    assert ended.returncode == 1
+    assert "Traceback" not in ended.stdout
+    (line,) = (line for line in ended.stdout.splitlines() if line.startswith("error: "))
+    assert str(port) in line
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
+def test_server_that_is_asked_to_end_leaves_nothing_behind(
+    tmp_path: Path, how: signal.Signals, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    with serve(tmp_path, models=MODEL, workers=2) as server:
+        left = workers(server)
+        assert len(left) == 2
+        (folder,) = tmp_path.glob("vitrine-metrics-*")
+        assert server.stop(how) == 0
+        assert not any(psutil.pid_exists(pid) for pid in left)
+        assert not folder.exists()
+        assert "Traceback" not in server.log.read_text()
+
+
+def test_server_ends_while_connections_are_open(tmp_path: Path) -> None:
+    with serve(tmp_path, models=MODEL, workers=2) as server, connected(server, 4) as connections:
+        assert server.stop(signal.SIGTERM) == 0
+        assert [connection.recv(1) for connection in connections] == [b""] * 4
+
+
+def test_server_that_is_killed_leaves_no_worker_behind(tmp_path: Path) -> None:
+    with serve(tmp_path, models=MODEL, workers=2) as server:
+        left = workers(server)
+        assert len(left) == 2
+        server.process.kill()
+        server.process.wait()
+        try:
+            assert come_true(lambda: not any(map(psutil.pid_exists, left)))
+        finally:
+            for pid in filter(psutil.pid_exists, left):
+                os.kill(pid, signal.SIGKILL)
+
+
+def test_server_that_is_asked_to_end_before_it_is_ready_ends(tmp_path: Path) -> None:
+    port = free_port()
+    log = tmp_path / "server.log"
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            command(port), cwd=CHECKOUT, env=environment(workers=2), stdout=output, stderr=output
+        )
+    try:
+        assert come_true(lambda: len(psutil.Process(process.pid).children()) == 2)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(PATIENCE_S) == 0
+    finally:
+        process.kill()
+        process.wait()
+    assert "Traceback" not in log.read_text()
+
+
+def test_ready_line_is_written_once_all_workers_are_ready(pair: Server) -> None:
+    assert pair.log.read_text().count(" ready workers=2") == 1
+
+
+def test_metrics_of_two_servers_lie_in_folders_of_their_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(tmp_path))
+    with (
+        serve(tmp_path, models=MODEL, workers=1) as one,
+        serve(tmp_path, models=MODEL, workers=1) as other,
+    ):
+        assert ask(one) == 200
+        assert value(metrics(one), "vitrine_requests_total", model=MODEL) == 1
+        assert value(metrics(other), "vitrine_requests_total", model=MODEL) == 0
+
+
+def test_free_port_is_taken_where_none_is_named(tmp_path: Path) -> None:
+    log = tmp_path / "server.log"
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            command(0),
+            cwd=CHECKOUT,
+            env=environment(models=MODEL, workers=1, log_format="json"),
+            stdout=output,
+            stderr=output,
+        )
+    try:
+        assert come_true(lambda: '"ready"' in log.read_text())
+        ready = json.loads(log.read_text().splitlines()[-1])
+        ports = {
+            found.laddr.port
+            for found in psutil.Process(process.pid).net_connections("tcp")
+            if found.status == psutil.CONN_LISTEN
+        }
+        assert len(ports) == 1
+        assert ready["workers"] == 1
+    finally:
+        process.terminate()
+        assert process.wait(PATIENCE_S) == 0
