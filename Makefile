@@ -11,10 +11,10 @@ BIN := $(VENV)/bin
 # BentoML would report its use to its makers.
 export BENTOML_DO_NOT_TRACK := True
 
-.PHONY: help serve test train lint format lock bento clean
+.PHONY: help serve test bench train lint format lock bench-lock bento clean
 
 help: ## List the targets
-	@grep -hE '^[a-z-]+:.*## ' $(firstword $(MAKEFILE_LIST)) | sed -E 's/:[^#]*## /\t/' | expand -t 10
+	@grep -hE '^[a-z-]+:.*## ' $(firstword $(MAKEFILE_LIST)) | sed -E 's/:[^#]*## /\t/' | expand -t 12
 
 serve: $(VENV)/.serve ## Serve the models in models/ on PORT (3000), in the foreground
 	@echo "Serving on http://localhost:$(PORT); Ctrl-C ends it"
@@ -23,6 +23,9 @@ serve: $(VENV)/.serve ## Serve the models in models/ on PORT (3000), in the fore
 test: $(VENV)/.test ## Run the whole test suite
 	@echo "Running the tests"
 	@$(BIN)/python -m pytest $(ARGS)
+
+bench: $(VENV)/.test ## Measure against other servers: make bench ARGS="--rounds 5"
+	@$(BIN)/python -m tests.bench $(ARGS)
 
 train: $(VENV)/.train ## Train a model: make train ARGS="fashion-mnist --smoke"
 	@$(BIN)/python -m training $(ARGS)
@@ -48,8 +51,15 @@ lock: $(VENV)/.test ## Lock the dependencies again
 			--custom-compile-command "make lock" --output-file requirements/$$name.lock; \
 	done
 
+bench-lock: $(VENV)/.test ## Lock the dependencies of the benchmark's peers again
+	@set -e; for peer in tests/bench/peers/*/; do \
+		(cd $$peer && $(abspath $(BIN))/uv pip compile requirements.in --universal --python-version 3.11 \
+			--generate-hashes --upgrade --no-emit-index-url --no-emit-find-links --quiet \
+			--custom-compile-command "make bench-lock" --output-file requirements.lock); \
+	done
+
 clean: ## Remove the environment and everything that can be made again
-	@rm -rf $(VENV) .smoke .mypy_cache .ruff_cache .pytest_cache
+	@rm -rf $(VENV) .bench .smoke .mypy_cache .ruff_cache .pytest_cache
 	@find . -name __pycache__ -prune -exec rm -rf {} +
 
 $(VENV)/bin/python:

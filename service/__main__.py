@@ -12,9 +12,12 @@ def main() -> None:
     arguments = parser.parse_args()
     # NumPy is not used for linear algebra here, and its threads would be lost in a fork.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    from service.supervisor import serve  # NumPy comes with it
+    from service.app import stop_on_error  # NumPy comes with it
+    from service.settings import read_settings
+    from service.supervisor import serve
 
-    serve(arguments.host, arguments.port)
+    with stop_on_error():
+        serve(read_settings(), arguments.host, arguments.port)
 
 
 if __name__ == "__main__":

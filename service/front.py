@@ -1,43 +1,44 @@
 """The outermost ASGI layer: routes, one body for all errors, request ids, the log and the metrics.
 
-BentoML's own app lies inside of it and serves its pages; whatever takes an image is answered here,
-past BentoML's middlewares, which would cost a request more than everything else together.
+BentoML's own app lies inside of it and serves its pages; everything else is answered here, past
+BentoML's middlewares, which would cost a request more than all of its own work.
 """
 
 import re
 import time
 from collections.abc import Callable, Coroutine
-from typing import Any, Protocol
+from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from service import tracing
+from service.app import App
 from service.errors import Unavailable, UnknownRoute, VitrineError, WrongMethod
 from service.handlers import Handlers, answer
 from service.log import log_request
-from service.metrics import CONTENT_TYPE, UNKNOWN_MODEL, Metrics
+from service.metrics import CONTENT_TYPE, UNKNOWN_MODEL
 from service.openapi import PAGE
 from service.request import Request, request_id
 from service.response import Response, error_response, json_response
-from service.settings import Settings
 
 _PREDICT = re.compile(r"/v1/models/(?P<name>[^/:]+)(/versions/(?P<version>[^/:]+))?:predict")
 _FORMS = ("/classify", "/denoise")
 _PAGES = ("/", "/v1/models", "/livez", "/readyz", "/metrics")
+_BENTOML_PAGES = re.compile(r"/docs\.json|/schema\.json|/healthz|/static_content/.+")
 _ROUTES = (*_FORMS, *_PAGES, "/v1/models/{name}[/versions/{version}]:predict")
 _REDIRECTS = (301, 302, 307, 308)
 _UNLOGGED = ("/livez", "/readyz", "/metrics")
 
 
-class Worker(Protocol):
-    """What a worker offers once it has started."""
-
-    handlers: Handlers
-    metrics: Metrics
-    settings: Settings
+def fronted(inner: ASGIApp, started: Callable[[], App | None]) -> ASGIApp:
+    """`inner` with the front around it, and tracing around that where it is configured."""
+    if not tracing.is_configured():
+        return Front(inner, started)
+    return tracing.traced(Front(inner, started, tracing.annotate_span))
 
 
 class Front:
-    """Wraps BentoML's app; `worker` gives the started service, or None before.
+    """Wraps BentoML's app; `started` gives what this process serves with, or None before.
 
     `on_answer` is called with every request once its answer is known, before it is sent.
     """
@@ -45,31 +46,31 @@ class Front:
     def __init__(
         self,
         inner: ASGIApp,
-        worker: Callable[[], Worker | None],
+        started: Callable[[], App | None],
         on_answer: Callable[[Request], None] | None = None,
     ) -> None:
         self._inner = inner
-        self._worker = worker
+        self._started = started
         self._on_answer = on_answer
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one HTTP request, deny a WebSocket; anything else goes to BentoML."""
-        worker = self._worker()
+        app = self._started()
         if scope["type"] == "websocket":
             denial = error_response(UnknownRoute("expected an HTTP request, got a WebSocket"))
             await denial.send(send, request_id(dict(scope["headers"])), "websocket.http")
             return
-        if scope["type"] != "http" or worker is None:
+        if scope["type"] != "http" or app is None:
             await self._inner(scope, receive, send)
             return
         request = Request(scope, receive)
         status = 500  # if nothing is sent, uvicorn sends that
         try:
-            work = _image_route(worker.handlers, request)
+            work = _image_route(app.handlers, request)
             if work is not None:
-                response = await answer(work, request, worker.settings.request_timeout_s)
+                response = await answer(work, request, app.settings.request_timeout_s)
             else:
-                page = _page(worker, request)
+                page = _page(app, request)
                 if page is None:
                     reply = _Reply(send, request)
                     await self._inner(scope, receive, reply)
@@ -81,7 +82,7 @@ class Front:
                 self._on_answer(request)
             await response.send(send, request.request_id)
         finally:
-            _conclude(worker, request, status)
+            _conclude(app, request, status)
 
 
 def _image_route(handlers: Handlers, request: Request) -> Coroutine[Any, Any, Response] | None:
@@ -102,8 +103,8 @@ def _image_route(handlers: Handlers, request: Request) -> Coroutine[Any, Any, Re
     return None
 
 
-def _page(worker: Worker, request: Request) -> Response | None:
-    """The answer to everything else that is ours; None where BentoML may have a page."""
+def _page(app: App, request: Request) -> Response | None:
+    """The answer to everything else; None where BentoML may have a page."""
     path = request.path
     allowed: tuple[str, ...]
     if path in _PAGES:
@@ -112,22 +113,27 @@ def _page(worker: Worker, request: Request) -> Response | None:
         allowed = ("POST",)
     else:
         request.protocol = "page"
-        return None
+        return None if _BENTOML_PAGES.fullmatch(path) else _unknown_route(path)
     if request.method not in allowed:
         wrong = WrongMethod(f"{path}: expected {allowed[0]}, got {request.method}")
         return error_response(wrong, {"Allow": ", ".join(allowed)})
     match path:
         case "/":
             return Response(PAGE.encode(), "text/html; charset=utf-8")
-        case "/metrics" if worker.settings.metrics:
-            return Response(worker.metrics.expose(), CONTENT_TYPE)
+        case "/metrics" if app.settings.metrics:
+            return Response(app.metrics.expose(), CONTENT_TYPE)
         case "/metrics":
             return error_response(UnknownRoute("expected VITRINE_METRICS=true, got false"))
         case "/v1/models":
-            return worker.handlers.list_models()
+            return app.handlers.list_models()
         case _:
             # A worker that has started has proven its models on their samples.
             return json_response({"status": "alive" if path == "/livez" else "ready"})
+
+
+def _unknown_route(path: str) -> Response:
+    known = ", ".join(_ROUTES)
+    return error_response(UnknownRoute(f"no route {path!r:.200}: expected one of {known}"))
 
 
 class _Reply:
@@ -157,11 +163,7 @@ class _Reply:
         request = self._request
         match self.status:
             case 404:
-                return error_response(
-                    UnknownRoute(
-                        f"no route {request.path!r:.200}: expected one of {', '.join(_ROUTES)}"
-                    )
-                )
+                return _unknown_route(request.path)
             case 405:
                 wrong = WrongMethod(f"{request.path!r:.200} does not take {request.method}")
                 return error_response(wrong, {"Allow": "GET, HEAD"})
@@ -171,10 +173,10 @@ class _Reply:
                 return error_response(VitrineError(f"failed with status {self.status}"))
 
 
-def _conclude(worker: Worker, request: Request, status: int) -> None:
+def _conclude(app: App, request: Request, status: int) -> None:
     seconds = time.perf_counter() - request.started
-    model, metrics = request.model or UNKNOWN_MODEL, worker.metrics
+    model, metrics = request.model or UNKNOWN_MODEL, app.metrics
     metrics.requests[model, request.version, request.protocol, str(status)].inc()
     metrics.request_seconds[model, request.protocol].observe(seconds)
-    if worker.settings.log_requests and request.path not in _UNLOGGED:
+    if app.settings.log_requests and request.path not in _UNLOGGED:
         log_request(request, status, seconds)

@@ -18,8 +18,8 @@ Result = TypeVar("Result")
 # An item that waited less than this is not asked whether its client is still there.
 PATIENCE_S = 0.001
 MAX_RETRY_AFTER_S = 60
-# What a way to a thread and back costs on a loop whose turns take 0.1 ms, as a request's do: at each
-# end the thread waits for the interpreter lock (tests/bench/handover.py measures it).
+# What a way to a thread and back costs on a loop whose turns take 0.1 ms, as a request's do: at
+# each end the thread waits for the interpreter lock (tests/bench/handover.py measures it).
 HANDOVER_S = 0.00025
 # What a thread must gain an item to be worth it: where every core is busy it computes nothing that
 # the loop would not have computed.

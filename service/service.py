@@ -4,13 +4,9 @@ This is the entry module: BentoML fixes the number of workers on import, so sett
 """
 
 import atexit
-import contextlib
-import gc
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
-from pathlib import Path
 
 import attrs
 import bentoml
@@ -22,30 +18,11 @@ from bentoml._internal.service.openapi.specification import OpenAPISpecification
 from PIL import Image
 from starlette.types import ASGIApp
 
-from service import openapi, tracing
-from service.artifact import find_artifacts
-from service.errors import StartError
-from service.front import Front
-from service.handlers import CLASSIFIER, DENOISER, TOP_K, Handlers
-from service.log import configure_logging
-from service.metrics import Metrics
-from service.models import load_models
+from service import openapi
+from service.app import METRICS_FOLDER, App, settle, stop_on_error
+from service.front import fronted
+from service.handlers import CLASSIFIER, DENOISER, TOP_K
 from service.settings import read_settings
-
-# Objects before a collection of each generation: a full one walks every object that is not frozen,
-# and with Python's own thresholds that took 20 to 80 ms.
-GC_THRESHOLDS = (100_000, 50, 1000)
-METRICS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"  # BentoML hands it down to the workers
-
-
-@contextlib.contextmanager
-def stop_on_error() -> Iterator[None]:
-    """End the process with a StartError's message; a worker that raised would be started again."""
-    try:
-        yield
-    except StartError as error:
-        raise SystemExit(f"error: {error}") from error
-
 
 with stop_on_error():
     SETTINGS = read_settings()
@@ -54,7 +31,7 @@ with stop_on_error():
 class VitrineService(Service["Vitrine"]):
     """BentoML's service with Vitrine's front around its app, and /v1 in its OpenAPI page."""
 
-    worker: "Vitrine | None" = None
+    instance: "Vitrine | None" = None
     metrics_folder: str | None = None
 
     def inject_config(self) -> None:
@@ -69,17 +46,21 @@ class VitrineService(Service["Vitrine"]):
             BentoMLContainer.prometheus_multiproc_dir.set(self.metrics_folder)
 
     def __call__(self) -> "Vitrine":
-        """Start the worker, once in a process."""
-        if self.worker is None:
-            self.worker = super().__call__()
-        return self.worker
+        """Start one worker."""
+        self.instance = super().__call__()
+        return self.instance
 
     def to_asgi(self, is_main: bool = True) -> ASGIApp:
-        """The whole app of one worker."""
-        inner = super().to_asgi(is_main)
-        if not tracing.is_configured():
-            return Front(inner, lambda: self.worker)
-        return tracing.traced(Front(inner, lambda: self.worker, tracing.annotate_span))
+        """Everything that one worker serves."""
+        return fronted(super().to_asgi(is_main), self._started_app)
+
+    def _started_app(self) -> App | None:
+        return None if self.instance is None else self.instance.app
+
+    def pages(self) -> ASGIApp:
+        """BentoML's own app without the front; not started, it is good for its pages alone."""
+        pages: ASGIApp = super().to_asgi()
+        return pages
 
     @property
     def openapi_spec(self) -> OpenAPISpecification:
@@ -123,35 +104,19 @@ class Vitrine:
     """Small vision models: POST an image, get an answer."""
 
     def __init__(self) -> None:
-        configure_logging(SETTINGS.log_format)
-        # Pillow's own limit is lower than what a setting may allow; decode checks first.
-        Image.MAX_IMAGE_PIXELS = None
-        self.settings = SETTINGS
         with stop_on_error():
-            artifacts = find_artifacts(SETTINGS.models_dir, SETTINGS.models)
-            self.metrics = Metrics(
-                [artifact.manifest for artifact in artifacts],
-                Path(os.environ[METRICS_FOLDER]) if METRICS_FOLDER in os.environ else None,
-                server_context.worker_index or 0,
-                is_on=SETTINGS.metrics,
-            )
-            self.models = load_models(artifacts, SETTINGS, self.metrics)
-        self.handlers = Handlers(self.models, SETTINGS)
+            self.app = App(SETTINGS, server_context.worker_index or 0)
 
     @bentoml.on_deployment
     def verify() -> None:
         """Prove every model once, before any worker: a broken artifact stops the start."""
         with stop_on_error():
-            artifacts = find_artifacts(SETTINGS.models_dir, SETTINGS.models)
-            manifests = [artifact.manifest for artifact in artifacts]
-            load_models(artifacts, SETTINGS, Metrics(manifests)).close()
+            App(SETTINGS).close()
 
     @bentoml.on_startup
     def settle(self) -> None:
-        """Take everything that will stay out of garbage collection."""
-        gc.collect()
-        gc.freeze()
-        gc.set_threshold(*GC_THRESHOLDS)
+        """Leave what is loaded alone from now on."""
+        settle()
 
     # Declared for BentoML's clients and its OpenAPI page. The front answers both routes itself: on
     # BentoML's own way a request costs 0.3 ms more, and 0.8 KB are held until its timeout is over.
@@ -168,4 +133,4 @@ class Vitrine:
     @bentoml.on_shutdown
     def close(self) -> None:
         """Let the models' threads end."""
-        self.models.close()
+        self.app.close()

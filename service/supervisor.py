@@ -18,9 +18,10 @@ from dataclasses import dataclass
 from functools import partial
 from multiprocessing.process import BaseProcess
 
+from service.app import METRICS_FOLDER
 from service.errors import SettingsError, StartError
 from service.log import configure_logging, logger
-from service.service import METRICS_FOLDER, SETTINGS, stop_on_error
+from service.settings import Settings
 from service.worker import READY, run_worker, shared_counts
 
 BACKLOG = 2048
@@ -43,18 +44,14 @@ class _Worker:
     """Connections that earlier workers of this number had closed when it began."""
 
 
-def serve(host: str, port: int) -> None:
-    """Serve until SIGTERM or SIGINT; where it cannot start, ends the process with one line."""
-    configure_logging(SETTINGS.log_format)
-    with (
-        stop_on_error(),
-        tempfile.TemporaryDirectory(
-            prefix="vitrine-metrics-", dir=os.environ.get(METRICS_FOLDER)
-        ) as folder,
-    ):
+def serve(settings: Settings, host: str, port: int) -> None:
+    """Serve until SIGTERM or SIGINT; raises StartError where it cannot start."""
+    configure_logging(settings.log_format)
+    listener = _bind(host, port)
+    parent_folder = os.environ.get(METRICS_FOLDER)
+    with tempfile.TemporaryDirectory(prefix="vitrine-metrics-", dir=parent_folder) as folder:
         os.environ[METRICS_FOLDER] = folder
-        supervisor = Supervisor(_bind(host, port), SETTINGS.workers)
-        supervisor.run()
+        Supervisor(settings, listener).run()
 
 
 def _bind(host: str, port: int) -> socket.socket:
@@ -71,12 +68,13 @@ def _bind(host: str, port: int) -> socket.socket:
 class Supervisor:
     """Forks workers, shares out connections, replaces a worker that dies."""
 
-    def __init__(self, listener: socket.socket, count: int) -> None:
+    def __init__(self, settings: Settings, listener: socket.socket) -> None:
+        self._settings = settings
         self._listener = listener
-        self._closed = shared_counts(count)
+        self._closed = shared_counts(settings.workers)
         self._selector = selectors.DefaultSelector()
         self._workers: list[_Worker] = []
-        self._to_start = dict.fromkeys(range(count), 0.0)
+        self._to_start = dict.fromkeys(range(settings.workers), 0.0)
         """Numbers of the workers that are missing, and from when on they may be started."""
         self._signals, self._signals_end = socket.socketpair()
         self._is_serving = False
@@ -131,7 +129,7 @@ class Supervisor:
             ours.close()
         for worker in self._workers:
             worker.channel.close()
-        run_worker(number, channel, self._closed)
+        run_worker(self._settings, number, channel, self._closed)
 
     def _hear(self, worker: _Worker) -> None:
         """A worker is ready, cannot start, or has ended."""
@@ -142,7 +140,7 @@ class Supervisor:
                 self._open_when_ready()
                 return
             if message and not self._is_serving:
-                raise StartError(message.decode().removeprefix("error: "))
+                raise StartError(message.decode())
             if message:
                 logger.error("worker %d cannot start: %s", worker.number, message.decode())
                 return

@@ -1,15 +1,19 @@
 """One worker process: uvicorn on connections that the supervisor hands over."""
 
 import asyncio
+import contextlib
 import mmap
 import socket
-from typing import TypeAlias, cast
+from typing import TypeAlias
 
 import uvicorn
-from bentoml._internal.context import server_context
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from service.service import Vitrine, VitrineService
+from service.app import App, settle
+from service.errors import StartError
+from service.front import fronted
+from service.pages import LazyPages
+from service.settings import Settings
 
 READY = b"ready"
 HANDOVER_BATCH = 64
@@ -34,9 +38,10 @@ class AdoptingServer(uvicorn.Server):
         self._channel = channel
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Start the app, then say so, then adopt."""
+        """Say that the app has started, and adopt."""
         assert not sockets
         await super().startup(sockets=[])
+        settle()
         self._channel.setblocking(False)
         asyncio.get_running_loop().add_reader(self._channel, self._adopt)
         self._channel.send(READY)
@@ -72,7 +77,7 @@ class AdoptingServer(uvicorn.Server):
         )
 
 
-def run_worker(number: int, channel: socket.socket, closed: Closed) -> None:
+def run_worker(settings: Settings, number: int, channel: socket.socket, closed: Closed) -> None:
     """Load the models, then serve until SIGTERM; what stops the start goes through the channel."""
 
     class CountingProtocol(HttpToolsProtocol):
@@ -80,22 +85,20 @@ def run_worker(number: int, channel: socket.socket, closed: Closed) -> None:
             super().connection_lost(exc)
             closed[number] += 1
 
-    server_context.worker_index = number + 1
-    vitrine = cast(VitrineService, Vitrine)  # what BentoML's decorator makes of the class
-    app = vitrine.to_asgi()
     try:
-        vitrine()  # the app's own start finds it there
-    except SystemExit as error:
+        app = App(settings, number)
+    except StartError as error:
         channel.sendall(str(error).encode())
         raise SystemExit(1) from error
     config = uvicorn.Config(
-        app,
+        fronted(LazyPages(settings), lambda: app),
         http=CountingProtocol,
         ws="none",
-        lifespan="on",
+        lifespan="off",
         log_config=None,
         access_log=False,
         proxy_headers=False,
         server_header=False,
     )
-    AdoptingServer(config, CountingProtocol, channel).run()
+    with contextlib.closing(app):
+        AdoptingServer(config, CountingProtocol, channel).run()

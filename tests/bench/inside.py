@@ -13,13 +13,9 @@ from statistics import median
 import uvloop
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.artifact import find_artifacts
+from service.app import GC_THRESHOLDS, App
 from service.front import Front
-from service.handlers import Handlers
-from service.metrics import Metrics
-from service.models import load_models
 from service.queue import BatchQueue
-from service.service import GC_THRESHOLDS
 from service.settings import Settings
 from tests.bench.payloads import Payload, raw
 from tests.bench.systems import PREDICT
@@ -33,16 +29,10 @@ ITEM_COST_S = 0.00001
 ITEMS = 2000
 
 
-class LocalWorker:
-    """Vitrine's front without a server around it."""
-
-    def __init__(self, *, metrics: bool) -> None:
-        self.settings = Settings(workers=1, models=("fashion-mnist",), metrics=metrics)
-        artifacts = find_artifacts(self.settings.models_dir, self.settings.models)
-        manifests = [artifact.manifest for artifact in artifacts]
-        self.metrics = Metrics(manifests, is_on=metrics)
-        self.handlers = Handlers(load_models(artifacts, self.settings, self.metrics), self.settings)
-        self.app = Front(_no_pages, lambda: self)
+def local_app(*, metrics: bool) -> ASGIApp:
+    """Vitrine without a server around it."""
+    app = App(Settings(workers=1, models=("fashion-mnist",), metrics=metrics))
+    return Front(_no_pages, lambda: app)
 
 
 async def _no_pages(_scope: Scope, _receive: Receive, _send: Send) -> None:
@@ -85,7 +75,7 @@ async def seconds_of(app: ASGIApp, requests: int) -> float:
 
 def metrics_cost() -> float:
     """The part of a request's time that metrics take: median over rounds, on and off in turn."""
-    silent, counting = (LocalWorker(metrics=on).app for on in (False, True))
+    silent, counting = (local_app(metrics=on) for on in (False, True))
 
     async def ratio() -> float:
         off_s = await seconds_of(silent, REQUESTS_A_ROUND)
@@ -96,7 +86,7 @@ def metrics_cost() -> float:
 
 def longest_pause_s() -> float:
     """The longest pause of the garbage collector over many requests, set up as a worker is."""
-    app = LocalWorker(metrics=True).app
+    app = local_app(metrics=True)
     begun, longest = 0.0, 0.0
 
     def note(phase: str, _info: dict[str, int]) -> None:

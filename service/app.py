@@ -1,0 +1,61 @@
+"""What one process serves with: settings, models, handlers and metrics; nothing of a server."""
+
+import contextlib
+import gc
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from PIL import Image
+
+from service.artifact import find_artifacts
+from service.errors import StartError
+from service.handlers import Handlers
+from service.log import configure_logging
+from service.metrics import Metrics
+from service.models import load_models
+from service.settings import Settings
+
+# The folder whose files all workers of a server share; BentoML hands this name down to its workers.
+METRICS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
+# Objects before a collection of each generation: a full one walks every object that is not frozen,
+# and with Python's own thresholds that took 20 to 80 ms.
+GC_THRESHOLDS = (100_000, 50, 1000)
+
+
+class App:
+    """The loaded models of one process and what answers for them."""
+
+    def __init__(self, settings: Settings, worker: int = 0) -> None:
+        """Load and prove every model; raises StartError."""
+        configure_logging(settings.log_format)
+        # Pillow's own limit is lower than what a setting may allow; decode checks first.
+        Image.MAX_IMAGE_PIXELS = None
+        artifacts = find_artifacts(settings.models_dir, settings.models)
+        manifests = [artifact.manifest for artifact in artifacts]
+        shared = os.environ.get(METRICS_FOLDER)
+        folder = Path(shared) if shared else None
+        self.settings = settings
+        self.metrics = Metrics(manifests, folder, worker, is_on=settings.metrics)
+        self.models = load_models(artifacts, settings, self.metrics)
+        self.handlers = Handlers(self.models, settings)
+
+    def close(self) -> None:
+        """Let the models' threads end."""
+        self.models.close()
+
+
+def settle() -> None:
+    """Keep the garbage collector from everything that is there by now: it will stay."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*GC_THRESHOLDS)
+
+
+@contextlib.contextmanager
+def stop_on_error() -> Iterator[None]:
+    """End the process with a StartError's message; a worker that raised would be started again."""
+    try:
+        yield
+    except StartError as error:
+        raise SystemExit(f"error: {error}") from error
