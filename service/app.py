@@ -10,6 +10,7 @@ from PIL import Image
 
 from service.artifact import find_artifacts
 from service.errors import StartError
+from service.gpus import take_gpu
 from service.handlers import Handlers
 from service.log import configure_logging
 from service.metrics import Metrics
@@ -31,6 +32,8 @@ class App:
         configure_logging(settings.log_format)
         # Pillow's own limit is lower than what a setting may allow; decode checks first.
         Image.MAX_IMAGE_PIXELS = None
+        if settings.device != "cpu":
+            take_gpu(worker)
         artifacts = find_artifacts(settings.models_dir, settings.models)
         manifests = [artifact.manifest for artifact in artifacts]
         shared = os.environ.get(METRICS_FOLDER)

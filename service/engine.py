@@ -1,6 +1,5 @@
 """The network itself: `predict(batch) -> batch`, on LiteRT or on Keras; knows nothing of HTTP."""
 
-import importlib.util
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -63,11 +62,6 @@ class KerasEngine:
     def predict(self, batch: Floats) -> Floats:
         """A batch (n, height, width, channels) -> (n, …), in the same order."""
         return np.asarray(self._model.predict_on_batch(batch), dtype=np.float32)
-
-
-def keras_is_installed() -> bool:
-    """Whether a KerasEngine can be made here."""
-    return importlib.util.find_spec("keras") is not None
 
 
 def count_gpus() -> int:

@@ -67,22 +67,19 @@ class Front:
         status = 500  # if nothing is sent, uvicorn sends that
         try:
             work = _image_route(app.handlers, request)
-            if work is not None:
-                response = await answer(work, request, app.settings.request_timeout_s)
+            limit_s = app.settings.request_timeout_s
+            response = await answer(work, request, limit_s) if work else _page(app, request)
+            if response is None:
+                reply = _Reply(send, request)
+                await self._inner(scope, receive, reply)
+                status = reply.status
             else:
-                page = _page(app, request)
-                if page is None:
-                    reply = _Reply(send, request)
-                    await self._inner(scope, receive, reply)
-                    status = reply.status
-                    return
-                response = page
-            status = response.status
-            if self._on_answer is not None:
-                self._on_answer(request)
-            await response.send(send, request.request_id)
+                status = response.status
+                if self._on_answer is not None:
+                    self._on_answer(request)
+                await response.send(send, request.request_id)
         finally:
-            _conclude(app, request, status)
+            conclude(app, request, status)
 
 
 def _image_route(handlers: Handlers, request: Request) -> Coroutine[Any, Any, Response] | None:
@@ -173,7 +170,8 @@ class _Reply:
                 return error_response(VitrineError(f"failed with status {self.status}"))
 
 
-def _conclude(app: App, request: Request, status: int) -> None:
+def conclude(app: App, request: Request, status: int) -> None:
+    """Count and log a request that has ended."""
     seconds = time.perf_counter() - request.started
     model, metrics = request.model or UNKNOWN_MODEL, app.metrics
     metrics.requests[model, request.version, request.protocol, str(status)].inc()

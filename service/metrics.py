@@ -261,7 +261,9 @@ class Metrics:
         files = self._folder.glob(_file_name("*"))
         totals = np.zeros(len(self._values))
         for file in files:
-            totals += np.fromfile(file, dtype=np.float64)
+            values = np.fromfile(file, dtype=np.float64)
+            if values.size:  # else its worker is only just beginning
+                totals += values
         return totals
 
     def _family(

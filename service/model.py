@@ -11,7 +11,7 @@ from service.artifact import Artifact
 from service.decode import check_denoise_size, decode, decode_planes, open_image
 from service.encode import Prediction, encode_planes, encode_scores
 from service.engine import Engine
-from service.errors import ArtifactError, BadInput, RequestError
+from service.errors import ArtifactError, BadInput, RequestError, Unavailable
 from service.manifest import ExpectedLabel
 from service.metrics import STAGES, Metrics
 from service.preprocess import Floats
@@ -105,6 +105,15 @@ class Model:
             size: _shortest_s(self._compute_batch, [blank] * size) for size in reversed(self._sizes)
         }
         self._queue.plan_by(batch_s)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the queue takes nothing more."""
+        return self._queue.is_full
+
+    def overload(self) -> Unavailable:
+        """What to answer where the queue takes nothing more."""
+        return self._queue.overload()
 
     def check_room(self, images: int) -> None:
         """Raise Unavailable, or TooLarge, where the queue cannot take that many more."""

@@ -1,11 +1,12 @@
 """All served models: verified, loaded, proven and warm before the first request."""
 
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Literal
 
 from service.artifact import Artifact, verify
-from service.engine import Engine, KerasEngine, LiteRTEngine, count_gpus, keras_is_installed
+from service.engine import Engine, KerasEngine, LiteRTEngine, count_gpus
 from service.errors import ArtifactError, SettingsError, StartError, UnknownModel
+from service.gpus import keras_is_installed, visible_gpus
 from service.log import logger
 from service.metrics import Metrics
 from service.model import Model
@@ -23,6 +24,8 @@ class Models:
         for model in sorted(models, key=lambda model: int(model.manifest.version)):
             versions = self._by_name.setdefault(model.manifest.name, {})
             versions[model.manifest.version] = model
+        self.by_path = dict(self._paths())
+        """The model that an image posted to a path of :predict is for."""
 
     def names(self) -> list[str]:
         """The names of all models, sorted."""
@@ -40,6 +43,12 @@ class Models:
                 f"{name}: expected version {', '.join(versions)}; got {version!r:.80}"
             )
         return versions[version]
+
+    def _paths(self) -> Iterator[tuple[bytes, Model]]:
+        for name, versions in self._by_name.items():
+            yield f"/v1/models/{name}:predict".encode(), self.find(name)
+            for version, model in versions.items():
+                yield f"/v1/models/{name}/versions/{version}:predict".encode(), model
 
     def close(self) -> None:
         """Let every model's queue end."""
@@ -94,7 +103,7 @@ def choose_device(wanted: Literal["auto", "cpu", "gpu"]) -> Device:
             )
         return "cpu"
     # `auto` must not load a whole backend where plainly no GPU is.
-    if wanted == "auto" and not Path("/dev/nvidiactl").exists():
+    if wanted == "auto" and not visible_gpus():
         return "cpu"
     try:
         found = count_gpus()

@@ -128,16 +128,25 @@ class BatchQueue(Generic[Item, Result]):
         sizes = range(1, self.max_batch_size + 1)
         self._plans = [(0, False), *(plan(waiting, batch_s) for waiting in sizes)]
 
+    @property
+    def is_full(self) -> bool:
+        """Whether not one more item fits."""
+        return len(self._waiting) >= self.limit
+
+    def overload(self, count: int = 1) -> Unavailable:
+        """What to answer where `count` more items do not fit."""
+        return Unavailable(
+            f"{self.name} is overloaded: expected at most {self.limit} waiting images, "
+            f"got {len(self._waiting) + count}",
+            self._retry_after_s(),
+        )
+
     def check_room(self, count: int) -> None:
         """Raise Unavailable where `count` more items would not fit, TooLarge if they never will."""
         if count > self.limit:
             raise TooLarge(f"expected at most {self.limit} images at once, got {count}")
         if len(self._waiting) + count > self.limit:
-            raise Unavailable(
-                f"{self.name} is overloaded: expected at most {self.limit} waiting images, "
-                f"got {len(self._waiting) + count}",
-                self._retry_after_s(),
-            )
+            raise self.overload(count)
 
     async def submit(self, item: Item, request: Waiting) -> Timed[Result]:
         """Wait for the result of one item.

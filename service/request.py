@@ -72,7 +72,7 @@ class Request:
             raise BadInput(
                 f"expected X-Request-Timeout-Ms as a whole number of at least 1, got {text!r:.80}"
             )
-        asked_s = int(asked[:_MAX_TIMEOUT_DIGITS]) / 1000
+        asked_s = int(asked.lstrip(b"0")[:_MAX_TIMEOUT_DIGITS]) / 1000
         timeout_s = min(limit_s, asked_s)
         self.deadline = self.started + timeout_s
         return timeout_s

@@ -22,15 +22,18 @@ class Response:
 
     async def send(self, send: Send, request_id: str, kind: str = "http") -> None:
         """Send it over ASGI; `kind` is "websocket.http" to deny a WebSocket."""
-        headers = [
+        headers = self.header_list(request_id)
+        await send({"type": f"{kind}.response.start", "status": self.status, "headers": headers})
+        await send({"type": f"{kind}.response.body", "body": self.body})
+
+    def header_list(self, request_id: str) -> list[tuple[bytes, bytes]]:
+        """Its headers as HTTP and ASGI have them."""
+        return [
             (b"content-type", self.media_type.encode()),
             (b"content-length", b"%d" % len(self.body)),
             (b"x-request-id", request_id.encode()),
+            *((name.lower().encode(), value.encode()) for name, value in self.headers.items()),
         ]
-        for name, value in self.headers.items():
-            headers.append((name.lower().encode(), value.encode()))
-        await send({"type": f"{kind}.response.start", "status": self.status, "headers": headers})
-        await send({"type": f"{kind}.response.body", "body": self.body})
 
 
 def json_response(content: Mapping[str, object]) -> Response:

@@ -9,6 +9,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from service.errors import SettingsError
+from service.gpus import keras_is_installed, visible_gpus
 
 PREFIX = "VITRINE_"
 
@@ -31,6 +32,12 @@ def cpu_limit() -> int:
         return cores or 1
 
 
+def default_workers(device: str) -> int:
+    """One for each GPU, where GPUs are used, else one for each CPU."""
+    gpus = visible_gpus() if device != "cpu" and keras_is_installed() else []
+    return len(gpus) or cpu_limit()
+
+
 class Settings(BaseModel):
     """The settings, named `VITRINE_` and the field's name in capitals."""
 
@@ -42,8 +49,10 @@ class Settings(BaseModel):
     """Names to serve, separated by commas; none means all."""
     device: Literal["auto", "cpu", "gpu"] = "auto"
     """Where networks run; `gpu` without a GPU stops the start, `auto` takes what there is."""
-    workers: int = Field(default_factory=cpu_limit, ge=1)
-    """Processes that serve; by default one for each CPU of the cgroup's limit."""
+    workers: int = Field(
+        default_factory=lambda known: default_workers(known.get("device", "cpu")), ge=1
+    )
+    """Processes that serve; by default one a GPU, else one a CPU of the cgroup's limit."""
     queue_limit: int = Field(default=1024, ge=1)
     """Images that may wait for one model in one worker; more are refused with 503."""
     max_batch_size: int = Field(default=32, ge=1)
@@ -94,5 +103,6 @@ def read_settings(environment: Mapping[str, str] = os.environ) -> Settings:
         problems = (
             f"{PREFIX}{str(detail['loc'][0]).upper()}: {detail['msg']}, got {detail['input']!r}"
             for detail in error.errors(include_url=False)
+            if detail["type"] != "default_factory_not_called"  # of one that depends on another
         )
         raise SettingsError("; ".join(problems)) from error

@@ -61,8 +61,13 @@ def _bind(host: str, port: int) -> socket.socket:
     try:
         listener.bind((host, port))
     except OSError as error:
-        raise SettingsError(f"expected to listen on {host}:{port}: {error.strerror}") from error
+        raise _no_listening((host, port), error) from error
     return listener
+
+
+def _no_listening(address: tuple[object, ...], error: OSError) -> SettingsError:
+    host, port, *_ = address
+    return SettingsError(f"expected to listen on {host}:{port}: {error.strerror}")
 
 
 class Supervisor:
@@ -112,21 +117,21 @@ class Supervisor:
         for number in due if not self._is_stopping else ():
             del self._to_start[number]
             channel, its_end = socket.socketpair()
-            process = _FORK.Process(target=self._run_child, args=(number, its_end))
+            process = _FORK.Process(target=self._run_child, args=(number, channel, its_end))
             process.start()
             its_end.close()
             worker = _Worker(number, process, channel, closed_before=self._closed[number])
             self._workers.append(worker)
             self._watch(channel, partial(self._hear, worker))
 
-    def _run_child(self, number: int, channel: socket.socket) -> None:
+    def _run_child(self, number: int, parents_end: socket.socket, channel: socket.socket) -> None:
         """In the new process: keep nothing of the parent's open but its own channel."""
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         os.setpgrp()  # Ctrl-C is for the parent alone, which then asks its workers to end
         self._selector.close()
-        for ours in (self._listener, self._signals, self._signals_end):
-            ours.close()
+        for theirs in (self._listener, self._signals, self._signals_end, parents_end):
+            theirs.close()
         for worker in self._workers:
             worker.channel.close()
         run_worker(self._settings, number, channel, self._closed)
@@ -151,7 +156,10 @@ class Supervisor:
         if self._is_serving or self._to_start or not all(w.is_ready for w in self._workers):
             return
         self._is_serving = True
-        self._listener.listen(BACKLOG)
+        try:
+            self._listener.listen(BACKLOG)
+        except OSError as error:  # another has begun to listen there meanwhile
+            raise _no_listening(self._listener.getsockname(), error) from error
         self._watch(self._listener, self._accept)
         logger.info("ready", extra={"fields": {"workers": len(self._workers)}})
 

@@ -4,12 +4,15 @@ import asyncio
 import contextlib
 import mmap
 import socket
+from collections.abc import Callable
+from functools import partial
 from typing import TypeAlias
 
 import uvicorn
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.server import ServerState
 
 from service.app import App, settle
+from service.connection import Connection
 from service.errors import StartError
 from service.front import fronted
 from service.pages import LazyPages
@@ -31,11 +34,15 @@ class AdoptingServer(uvicorn.Server):
     """Listens on nothing itself; takes connections from a channel until that is closed."""
 
     def __init__(
-        self, config: uvicorn.Config, protocol: type[HttpToolsProtocol], channel: socket.socket
+        self,
+        config: uvicorn.Config,
+        make_connection: Callable[[uvicorn.Config, ServerState], Connection],
+        channel: socket.socket,
     ) -> None:
         super().__init__(config)
-        self._protocol = protocol
+        self._make_connection = make_connection
         self._channel = channel
+        self._adopting: set[asyncio.Task[None]] = set()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Say that the app has started, and adopt."""
@@ -50,6 +57,7 @@ class AdoptingServer(uvicorn.Server):
         """Adopt what is still on its way, answer it, then end."""
         self._adopt()
         asyncio.get_running_loop().remove_reader(self._channel)
+        await asyncio.gather(*self._adopting)
         await super().shutdown(sockets)
 
     def _adopt(self) -> None:
@@ -65,25 +73,20 @@ class AdoptingServer(uvicorn.Server):
             connection = socket.socket(fileno=handle)
             connection.setblocking(False)
             task = loop.create_task(self._take_over(connection))
-            self.server_state.tasks.add(task)
-            task.add_done_callback(self.server_state.tasks.discard)
+            self._adopting.add(task)
+            task.add_done_callback(self._adopting.discard)
 
     async def _take_over(self, connection: socket.socket) -> None:
-        loop = asyncio.get_running_loop()
-
-        await loop.connect_accepted_socket(
-            lambda: self._protocol(self.config, self.server_state, self.lifespan.state),
-            connection,
+        await asyncio.get_running_loop().connect_accepted_socket(
+            lambda: self._make_connection(self.config, self.server_state), connection
         )
 
 
 def run_worker(settings: Settings, number: int, channel: socket.socket, closed: Closed) -> None:
     """Load the models, then serve until SIGTERM; what stops the start goes through the channel."""
 
-    class CountingProtocol(HttpToolsProtocol):
-        def connection_lost(self, exc: Exception | None) -> None:
-            super().connection_lost(exc)
-            closed[number] += 1
+    def note_closed() -> None:
+        closed[number] += 1
 
     try:
         app = App(settings, number)
@@ -92,7 +95,7 @@ def run_worker(settings: Settings, number: int, channel: socket.socket, closed: 
         raise SystemExit(1) from error
     config = uvicorn.Config(
         fronted(LazyPages(settings), lambda: app),
-        http=CountingProtocol,
+        http="httptools",
         ws="none",
         lifespan="off",
         log_config=None,
@@ -101,4 +104,5 @@ def run_worker(settings: Settings, number: int, channel: socket.socket, closed: 
         server_header=False,
     )
     with contextlib.closing(app):
-        AdoptingServer(config, CountingProtocol, channel).run()
+        make_connection = partial(Connection, app=app, on_close=note_closed)
+        AdoptingServer(config, make_connection, channel).run()

@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -60,6 +60,12 @@ def command(port: int) -> list[str]:
     return [sys.executable, "-m", "service", "--port", str(port)]
 
 
+def bentoml_command(port: int) -> list[str]:
+    """The same service under BentoML's own server."""
+    bentoml = [sys.executable, "-m", "bentoml"]
+    return [*bentoml, "serve", "service.service:Vitrine", "--port", str(port)]
+
+
 def free_port() -> int:
     """A port that nothing listens on."""
     with socket.socket() as probe:
@@ -69,18 +75,25 @@ def free_port() -> int:
 
 
 @contextlib.contextmanager
-def serve(folder: Path, **settings: object) -> Iterator[Server]:
+def running(
+    start: Callable[[int], list[str]], folder: Path, **settings: object
+) -> Iterator[Server]:
     """Start a server, wait until it is ready, and end it; `folder` gets its log."""
     port = free_port()
     log = folder / f"server-{port}.log"
     with log.open("wb") as output:
         process = subprocess.Popen(
-            command(port), cwd=CHECKOUT, env=environment(**settings), stderr=output, stdout=output
+            start(port), cwd=CHECKOUT, env=environment(**settings), stderr=output, stdout=output
         )
     server = Server(f"http://127.0.0.1:{port}", process, log)
     with contextlib.closing(server):
         wait_until_ready(server)
         yield server
+
+
+def serve(folder: Path, **settings: object) -> contextlib.AbstractContextManager[Server]:
+    """The server that `make serve` starts, until the end of the block."""
+    return running(command, folder, **settings)
 
 
 def wait_until_ready(server: Server) -> None:

@@ -9,7 +9,7 @@ from openapi_spec_validator import validate
 
 from tests.exposition import Series, parsed, value
 from tests.server import CHECKOUT, Server, serve
-from tests.service.test_handlers import PNG, PREDICT, SAMPLE, upload
+from tests.service.test_handlers import DIGIT, PNG, PREDICT, SAMPLE, upload
 
 UPGRADE = {
     "Connection": "Upgrade",
@@ -136,21 +136,44 @@ def test_metrics_count_requests_over_all_workers(client: httpx.Client, server: S
         httpx.post(f"{server.url}{PREDICT}", content=SAMPLE, headers=PNG)
     client.post("/classify", files=upload(SAMPLE), data={"model": "fashion-mnist"})
     client.post("/classify", files=upload(b"no image"))
+    form = [("image", ("a.png", data)) for data in (SAMPLE, b"no image", SAMPLE, SAMPLE)]
+    client.post(PREDICT, files=form)
+    client.post("/denoise", files=upload(DIGIT))
+    client.post("/v1/models/nope:predict", content=SAMPLE, headers=PNG)
+    client.get("/nope")
     after = scrape(client)
 
     def grown(name: str, **labels: str) -> float:
         return value(after, name, **labels) - value(before, name, **labels)
 
-    model = {"model": "fashion-mnist"}
-    assert grown("vitrine_requests_total", protocol="v1", status="200", **model) == 20
-    assert grown("vitrine_requests_total", protocol="classify", status="200", **model) == 1
-    assert grown("vitrine_requests_total", protocol="classify", status="415", **model) == 1
-    assert grown("vitrine_request_seconds_count", **model) == 22
-    for stage in ("decode", "queue", "predict", "encode"):
-        assert grown("vitrine_stage_seconds_count", stage=stage, **model) == 21
-    assert grown("vitrine_batch_size_count", **model) == 21
-    assert grown("vitrine_predictions_total", label="Trouser", **model) == 21
-    assert value(after, "vitrine_queue_depth", **model) == 0
+    requests, classifier = "vitrine_requests_total", {"model": "fashion-mnist", "version": "1"}
+    denoiser, unknown = {"model": "denoiser", "version": "1"}, {"model": "unknown", "version": ""}
+    assert grown(requests, protocol="v1", status="200", **classifier) == 21
+    assert grown(requests, protocol="classify", status="200", **classifier) == 1
+    assert grown(requests, protocol="classify", status="415", **classifier) == 1
+    assert grown(requests, protocol="denoise", status="200", **denoiser) == 1
+    assert grown(requests, protocol="v1", status="404", **unknown) == 1
+    assert grown(requests, protocol="page", status="404", **unknown) == 1
+    assert grown(requests) == 27  # with the first scrape
+    assert grown("vitrine_request_seconds_count", model="fashion-mnist") == 23
+    assert grown("vitrine_request_seconds_count") == 27
+    for model, images in (("fashion-mnist", 24), ("denoiser", 1)):
+        for stage in ("decode", "queue", "predict", "encode"):
+            assert grown("vitrine_stage_seconds_count", model=model, stage=stage) == images
+        assert grown("vitrine_batch_size_sum", model=model) == images
+        assert 1 <= grown("vitrine_batch_size_count", model=model) <= images
+        assert value(after, "vitrine_queue_depth", model=model) == 0
+    assert grown("vitrine_predictions_total", model="fashion-mnist", label="Trouser") == 24
+    assert grown("vitrine_predictions_total") == 24
+
+
+def test_every_worker_tells_of_all(client: httpx.Client, server: Server) -> None:
+    client.post(PREDICT, content=SAMPLE, headers=PNG)
+    told = set()
+    for _ in range(4):  # connections that are open at once go to different workers
+        with server.client() as one, server.client() as other:
+            told |= {value(scrape(each), "vitrine_batch_size_sum") for each in (one, other)}
+    assert len(told) == 1
 
 
 def test_metrics_describe_the_models(client: httpx.Client) -> None:

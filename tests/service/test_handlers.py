@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from tests.server import CHECKOUT
+from tests.server import CHECKOUT, Server
 
 SAMPLE = (CHECKOUT / "models/fashion-mnist/1/sample.png").read_bytes()
 DIGIT = (CHECKOUT / "models/denoiser/1/sample.png").read_bytes()
@@ -305,12 +305,16 @@ print(json.dumps([answer["model"], answer["label"], *size]))
 """
 
 
-def test_bentoml_client_calls_the_forms(client: httpx.Client, tmp_path: Path) -> None:
-    photo = tmp_path / "photo.png"
+def test_bentoml_client_calls_the_forms(server: Server, tmp_path: Path) -> None:
+    check_bentoml_client(server, tmp_path)
+
+
+def check_bentoml_client(server: Server, folder: Path) -> None:
+    photo = folder / "photo.png"
     photo.write_bytes(SAMPLE)
     # In a process of its own: on import and at its end BentoML warns of things that are not ours.
     ran = subprocess.run(
-        [sys.executable, "-c", BENTOML_CLIENT, str(client.base_url), str(photo)],
+        [sys.executable, "-c", BENTOML_CLIENT, server.url, str(photo)],
         capture_output=True,
         text=True,
         check=False,

@@ -143,6 +143,14 @@ def test_metrics_without_a_folder_count_for_themselves() -> None:
     assert value(series(other), "vitrine_requests_total") == 0
 
 
+def test_metrics_that_are_off_count_nothing(tmp_path: Path) -> None:
+    metrics = Metrics(MODELS, tmp_path, is_on=False)
+    metrics.requests[CLASSIFIED].inc()
+    metrics.predictions[BAG].inc()
+    metrics.queue_depth[("denoiser",)].set(5)
+    assert set(observed(metrics, 1, 2).values()) == {0}
+
+
 def test_versions_of_a_model_have_requests_of_their_own_and_share_the_rest(tmp_path: Path) -> None:
     second = MODELS[0].model_copy(update={"version": "2"})
     metrics = Metrics([*MODELS, second], tmp_path)

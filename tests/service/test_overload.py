@@ -164,6 +164,42 @@ def test_image_whose_client_has_gone_while_it_waits_is_not_computed(
     assert computed(idle, metrics(narrow)) == 1
 
 
+@pytest.fixture
+def full(
+    narrow: Server, computing: "Future[httpx.Response]", pool: ThreadPoolExecutor
+) -> Iterator["Future[httpx.Response]"]:
+    """The answer that waits and so fills the queue of the narrow server."""
+    waiting = pool.submit(post, narrow, QUICK)
+    wait_until(narrow, lambda now: value(now, "vitrine_queue_depth") == 1)
+    yield waiting
+    assert waiting.result().status_code == 200
+
+
+def test_refused_client_keeps_its_connection_and_its_request_id(
+    narrow: Server, full: "Future[httpx.Response]"
+) -> None:
+    with narrow.client() as client:
+        for body in (QUICK, SLOW, b"", b"no image"):
+            mine = PNG | {"X-Request-ID": f"refused-{len(body)}"}
+            refused = client.post(f"{DENOISER}?top_k=1", content=body, headers=mine)
+            assert refused.status_code == 503
+            check_overload(refused)
+            assert refused.headers["x-request-id"] == mine["X-Request-ID"]
+        assert refused.headers["content-type"] == "application/json"
+        assert client.get("/livez").status_code == 200
+        connection = client.post(DENOISER, content=QUICK, headers={"Connection": "close"})
+        assert connection.status_code == 503
+        assert connection.headers["connection"] == "close"
+    assert not full.done()
+
+
+def test_full_queue_refuses_nothing_else(narrow: Server, full: "Future[httpx.Response]") -> None:
+    assert httpx.get(f"{narrow.url}{DENOISER}").status_code == 405
+    assert httpx.post(f"{narrow.url}/v1/models/nope:predict", content=QUICK).status_code == 404
+    assert httpx.post(f"{narrow.url}/v1/models/denoiser:explain").status_code == 404
+    assert not full.done()
+
+
 def test_health_and_metrics_are_answered_while_the_engine_is_busy(
     narrow: Server, computing: "Future[httpx.Response]"
 ) -> None:

@@ -7,8 +7,10 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.server import CHECKOUT, command, environment, free_port, serve
-from tests.service.test_handlers import upload
+from tests.exposition import parsed, value
+from tests.server import CHECKOUT, bentoml_command, command, environment, free_port, running, serve
+from tests.service.test_front import UPGRADE
+from tests.service.test_handlers import PNG, PREDICT, SAMPLE, check_bentoml_client, upload
 
 MODEL = "fashion-mnist-mlp"
 
@@ -102,6 +104,43 @@ def test_answer_after_the_deadline_is_504(tmp_path: Path) -> None:
         answer = httpx.post(f"{server.url}/denoise", files=upload(sample))
     assert answer.status_code == 504
     assert "0.0001 s" in answer.json()["error"]
+
+
+def test_bentoml_serves_the_same_on_two_workers(tmp_path: Path) -> None:
+    with running(bentoml_command, tmp_path, workers=2) as server:
+        for _ in range(20):  # each on a new connection, so that both workers get some
+            assert httpx.post(f"{server.url}{PREDICT}", content=SAMPLE, headers=PNG).is_success
+        check_bentoml_client(server, tmp_path)
+        websocket = httpx.get(server.url, headers=UPGRADE)
+        pages = [httpx.get(f"{server.url}{path}") for path in ("/livez", "/readyz", "/docs.json")]
+        scrapes = [parsed(httpx.get(f"{server.url}/metrics").text) for _ in range(10)]
+        assert server.stop(signal.SIGTERM) == 0
+    assert websocket.status_code == 404
+    assert list(websocket.json()) == ["error"]
+    assert [page.status_code for page in pages] == [200] * 3
+    for series in scrapes:
+        requests = "vitrine_requests_total"
+        assert value(series, requests, protocol="v1", status="200") == 20
+        assert value(series, requests, protocol="classify", status="200") == 1
+        assert value(series, requests, protocol="denoise", status="200") == 1
+        assert value(series, "vitrine_predictions_total", label="Trouser") == 21
+    assert "Traceback" not in server.log.read_text()
+
+
+def test_metrics_that_are_off_are_not_found(tmp_path: Path) -> None:
+    with serve(tmp_path, models=MODEL, workers=1, metrics=False) as server:
+        answer = httpx.get(f"{server.url}/metrics")
+        assert httpx.get(f"{server.url}/readyz").status_code == 200
+    assert answer.status_code == 404
+    assert "VITRINE_METRICS=true" in answer.json()["error"]
+
+
+@pytest.mark.parametrize("asked_for", [False, True])
+def test_requests_are_logged_only_where_that_is_asked_for(tmp_path: Path, asked_for: bool) -> None:
+    with serve(tmp_path, models=MODEL, workers=1, log_requests=asked_for) as server:
+        httpx.get(f"{server.url}/v1/models", headers={"X-Request-ID": "asked-for"})
+        assert server.stop() == 0
+    assert server.log.read_text().count("request_id=asked-for") == int(asked_for)
 
 
 def test_keras_serves_where_there_is_no_tflite(tmp_path: Path, models_dir: Path) -> None:

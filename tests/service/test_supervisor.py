@@ -1,17 +1,18 @@
 """The launcher and its workers, as processes."""
 
 import contextlib
-import json
 import os
 import signal
 import socket
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
-import psutil  # type: ignore[import-untyped]
+import psutil
 import pytest
 
 from tests.exposition import Series, parsed, value
@@ -80,7 +81,12 @@ def connect(server: Server) -> socket.socket:
     url = httpx.URL(server.url)
     connection = socket.create_connection((url.host, url.port), timeout=PATIENCE_S)
     connection.sendall(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")
-    assert connection.recv(65536).startswith(b"HTTP/1.1 200 ")
+    answer = b""
+    while not answer.endswith(b"}"):
+        part = connection.recv(65536)
+        assert part, "closed"
+        answer += part
+    assert answer.startswith(b"HTTP/1.1 200 ")
     return connection
 
 
@@ -169,29 +175,54 @@ def test_worker_that_is_killed_is_told_of_in_the_log(tmp_path: Path) -> None:
         assert server.stop() == 0
 
 
-def run_to_its_end(port: int, **settings: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        command(port),
-        cwd=CHECKOUT,
-        env=environment(**settings),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=100,
-        check=False,
-    )
+@dataclass
+class Start:
+    """A server of which nobody has asked yet whether it is ready."""
+
+    process: subprocess.Popen[bytes]
+    log: Path
+
+    def check_that_it_ended_for_its_port(self, port: int) -> None:
+        assert self.process.wait(PATIENCE_S) == 1
+        output = self.log.read_text()
+        assert "Traceback" not in output
+        (line,) = (line for line in output.splitlines() if line.startswith("error: "))
+        assert str(port) in line
 
 
-def test_port_in_use_stops_the_start_with_one_line() -> None:
+@contextlib.contextmanager
+def started(folder: Path, port: int, **settings: object) -> Iterator[Start]:
+    handle, name = tempfile.mkstemp(dir=folder)
+    with open(handle, "wb") as output:
+        process = subprocess.Popen(
+            command(port), cwd=CHECKOUT, env=environment(**settings), stdout=output, stderr=output
+        )
+    try:
+        yield Start(process, Path(name))
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def test_port_in_use_stops_the_start_with_one_line(tmp_path: Path) -> None:
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
         other.listen()
         port: int = other.getsockname()[1]
-        ended = run_to_its_end(port, models=MODEL, workers=2)
-    assert ended.returncode == 1
-    assert "Traceback" not in ended.stdout
-    (line,) = (line for line in ended.stdout.splitlines() if line.startswith("error: "))
-    assert str(port) in line
+        with started(tmp_path, port, models=MODEL, workers=2) as start:
+            start.check_that_it_ended_for_its_port(port)
+
+
+def test_port_that_another_takes_during_the_start_stops_it_with_one_line(tmp_path: Path) -> None:
+    with socket.socket() as other:
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        other.bind(("127.0.0.1", 0))
+        port: int = other.getsockname()[1]
+        with started(tmp_path, port, workers=1) as start:
+            process = psutil.Process(start.process.pid)
+            assert come_true(lambda: process.children() != [])
+            other.listen()  # the worker has yet to load its models
+            start.check_that_it_ended_for_its_port(port)
 
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
@@ -229,20 +260,12 @@ def test_server_that_is_killed_leaves_no_worker_behind(tmp_path: Path) -> None:
 
 
 def test_server_that_is_asked_to_end_before_it_is_ready_ends(tmp_path: Path) -> None:
-    port = free_port()
-    log = tmp_path / "server.log"
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            command(port), cwd=CHECKOUT, env=environment(workers=2), stdout=output, stderr=output
-        )
-    try:
-        assert come_true(lambda: len(psutil.Process(process.pid).children()) == 2)
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(PATIENCE_S) == 0
-    finally:
-        process.kill()
-        process.wait()
-    assert "Traceback" not in log.read_text()
+    with started(tmp_path, free_port(), workers=2) as start:
+        process = psutil.Process(start.process.pid)
+        assert come_true(lambda: len(process.children()) == 2)
+        start.process.send_signal(signal.SIGTERM)
+        assert start.process.wait(PATIENCE_S) == 0
+        assert "Traceback" not in start.log.read_text()
 
 
 def test_ready_line_is_written_once_all_workers_are_ready(pair: Server) -> None:
@@ -263,25 +286,7 @@ def test_metrics_of_two_servers_lie_in_folders_of_their_own(
 
 
 def test_free_port_is_taken_where_none_is_named(tmp_path: Path) -> None:
-    log = tmp_path / "server.log"
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            command(0),
-            cwd=CHECKOUT,
-            env=environment(models=MODEL, workers=1, log_format="json"),
-            stdout=output,
-            stderr=output,
-        )
-    try:
-        assert come_true(lambda: '"ready"' in log.read_text())
-        ready = json.loads(log.read_text().splitlines()[-1])
-        ports = {
-            found.laddr.port
-            for found in psutil.Process(process.pid).net_connections("tcp")
-            if found.status == psutil.CONN_LISTEN
-        }
-        assert len(ports) == 1
-        assert ready["workers"] == 1
-    finally:
-        process.terminate()
-        assert process.wait(PATIENCE_S) == 0
+    with started(tmp_path, 0, models=MODEL, workers=1) as start:
+        assert come_true(lambda: " ready " in start.log.read_text())
+        (listening,) = psutil.Process(start.process.pid).net_connections("tcp")
+        assert httpx.get(f"http://127.0.0.1:{listening.laddr.port}/readyz").status_code == 200

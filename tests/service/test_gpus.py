@@ -1,0 +1,43 @@
+from pathlib import Path
+
+import pytest
+
+from service.gpus import take_gpu, visible_gpus
+
+
+@pytest.fixture
+def devices(tmp_path: Path) -> Path:
+    """A folder as /dev is on a machine with three GPUs."""
+    for name in ("nvidia0", "nvidia1", "nvidia10", "nvidiactl", "nvidia-uvm", "null"):
+        (tmp_path / name).touch()
+    return tmp_path
+
+
+def test_every_gpu_of_the_machine_is_seen(devices: Path) -> None:
+    assert visible_gpus({}, devices) == ["0", "1", "10"]
+
+
+def test_machine_without_gpus_has_none(tmp_path: Path) -> None:
+    assert visible_gpus({}, tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("named", "seen"),
+    [("1", ["1"]), ("10, 0", ["10", "0"]), ("GPU-8932f937", ["GPU-8932f937"])],
+)
+def test_environment_says_which_gpus_are_ours(devices: Path, named: str, seen: list[str]) -> None:
+    assert visible_gpus({"CUDA_VISIBLE_DEVICES": named}, devices) == seen
+
+
+@pytest.mark.parametrize("named", ["", "-1"])
+def test_environment_may_hide_every_gpu(devices: Path, named: str) -> None:
+    assert visible_gpus({"CUDA_VISIBLE_DEVICES": named}, devices) == []
+
+
+def test_workers_share_the_gpus_out() -> None:
+    taken = []
+    for worker in range(3):
+        environment = {"CUDA_VISIBLE_DEVICES": "4,7"}
+        take_gpu(worker, environment)
+        taken.append(environment["CUDA_VISIBLE_DEVICES"])
+    assert taken == ["4", "7", "4"]

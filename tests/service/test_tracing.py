@@ -1,0 +1,77 @@
+"""Traces, as a collector gets them over OTLP."""
+
+import gzip
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from queue import Queue
+
+import httpx
+import pytest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.proto.trace.v1.trace_pb2 import Span
+
+from tests.server import serve
+from tests.service.test_handlers import PNG, PREDICT, SAMPLE
+
+HANGS_S = 60
+TRACE_ID = "0af7651916cd43dd8448eb211c80319c"
+PARENT_ID = "b7ad6b7169203331"
+
+
+@pytest.fixture
+def exports() -> Iterator[tuple[str, "Queue[ExportTraceServiceRequest]"]]:
+    """A collector's address and what it gets."""
+    received: Queue[ExportTraceServiceRequest] = Queue()
+
+    class Collector(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            if self.headers.get("Content-Encoding") == "gzip":
+                body = gzip.decompress(body)
+            received.put(ExportTraceServiceRequest.FromString(body))
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Collector) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}", received
+        server.shutdown()
+
+
+def spans(export: ExportTraceServiceRequest) -> list[Span]:
+    return [
+        span
+        for resource in export.resource_spans
+        for scope in resource.scope_spans
+        for span in scope.spans
+    ]
+
+
+def test_request_is_a_span_of_the_callers_trace_with_its_stages(
+    exports: tuple[str, "Queue[ExportTraceServiceRequest]"],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    endpoint, received = exports
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint)
+    monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "50")
+    with serve(tmp_path, models="fashion-mnist", workers=1) as server:
+        headers = PNG | {"traceparent": f"00-{TRACE_ID}-{PARENT_ID}-01", "X-Request-ID": "traced"}
+        answer = httpx.post(f"{server.url}{PREDICT}", content=SAMPLE, headers=headers)
+        assert answer.status_code == 200
+        export = received.get(timeout=HANGS_S)
+    (span,) = spans(export)  # and none of the probes that asked whether the server is ready
+    assert (span.trace_id.hex(), span.parent_span_id.hex()) == (TRACE_ID, PARENT_ID)
+    values = {attribute.key: attribute.value for attribute in span.attributes}
+    assert values["vitrine.request_id"].string_value == "traced"
+    assert values["vitrine.model"].string_value == "fashion-mnist"
+    for stage in ("decode", "queue", "predict", "encode"):
+        assert values[f"vitrine.{stage}_s"].double_value > 0
+    (resource,) = export.resource_spans
+    names = {attribute.key: attribute.value for attribute in resource.resource.attributes}
+    assert names["service.name"].string_value == "vitrine"
