@@ -19,7 +19,6 @@ from service.pages import LazyPages
 from service.settings import Settings
 
 READY = b"ready"
-HANDOVER_BATCH = 64
 
 Closed: TypeAlias = "memoryview[int]"
 """Shared by all processes: the connections that each worker has closed so far."""
@@ -61,20 +60,20 @@ class AdoptingServer(uvicorn.Server):
         await super().shutdown(sockets)
 
     def _adopt(self) -> None:
+        """Take every connection that lies in the channel; they come one a message."""
         loop = asyncio.get_running_loop()
-        try:
-            data, handles, _, _ = socket.recv_fds(self._channel, HANDOVER_BATCH, HANDOVER_BATCH)
-        except BlockingIOError:
-            return
-        if not data:  # the supervisor has ended
-            loop.remove_reader(self._channel)
-            self.should_exit = True
-        for handle in handles:
-            connection = socket.socket(fileno=handle)
-            connection.setblocking(False)
-            task = loop.create_task(self._take_over(connection))
-            self._adopting.add(task)
-            task.add_done_callback(self._adopting.discard)
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                data, handles, _, _ = socket.recv_fds(self._channel, 1, 1)
+                if not data:  # the supervisor has ended
+                    loop.remove_reader(self._channel)
+                    self.should_exit = True
+                    return
+                connection = socket.socket(fileno=handles[0])
+                connection.setblocking(False)
+                task = loop.create_task(self._take_over(connection))
+                self._adopting.add(task)
+                task.add_done_callback(self._adopting.discard)
 
     async def _take_over(self, connection: socket.socket) -> None:
         await asyncio.get_running_loop().connect_accepted_socket(
