@@ -25,6 +25,7 @@ ModelName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]*$", ma
 Version = Annotated[str, StringConstraints(pattern=r"^[0-9]+$", max_length=9)]
 Label = Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f\x7f]+$", max_length=200)]
 Side = Annotated[int, Field(gt=0, le=MAX_SIDE)]
+BatchSize = Annotated[str, StringConstraints(pattern=r"^[1-9][0-9]*$", max_length=6)]
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 
 
@@ -115,7 +116,13 @@ class Engine(Part):
     file: FileName
     max_abs_difference: float = Field(ge=0)
     label_agreement: float | None = Field(default=None, ge=0, le=1)
-    milliseconds: dict[str, float]
+    milliseconds: dict[BatchSize, float] = Field(min_length=1)
+    """Of one batch, by its size; none larger is served."""
+
+    @property
+    def largest_batch(self) -> int:
+        """The images of the largest batch that was measured."""
+        return max(map(int, self.milliseconds))
 
 
 class File(Part):

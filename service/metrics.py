@@ -1,19 +1,14 @@
-"""What Prometheus sees: counters in shared memory, summed over all workers on every scrape.
+"""What Prometheus sees: all metrics by name and label, summed over all workers on every scrape.
 
-prometheus_client writes the text; its own counters are not used: at 1 to 4 µs each they would cost
-a request a quarter of its time. Here an update is one addition in a mapped file that only its
-worker writes. The label values are all known at the start, so that no request can make a series;
-a worker that is started again goes on in the file of the one that ended.
+prometheus_client writes the text. The label values are all known at the start, so that no request
+can make a series.
 """
 
-import mmap
-from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
 from itertools import product
 from pathlib import Path
-from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +21,15 @@ from prometheus_client.metrics_core import (
 )
 from prometheus_client.utils import floatToGoString
 
+from service.counters import (
+    Counter,
+    Gauge,
+    Histogram,
+    SilentGauge,
+    SilentHistogram,
+    open_values,
+    total_values,
+)
 from service.manifest import Manifest
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
@@ -42,71 +46,7 @@ _SECONDS = (
 _BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64, 128)
 
 Labels = tuple[str, ...]
-Values: TypeAlias = "memoryview[float]"
 Family = CounterMetricFamily | GaugeMetricFamily | HistogramMetricFamily
-_DOUBLE_BYTES = 8
-
-
-class Counter:
-    """A number that grows."""
-
-    __slots__ = ("_slot", "_values")
-
-    def __init__(self, values: Values, slot: int) -> None:
-        self._values = values
-        self._slot = slot
-
-    def inc(self) -> None:
-        """Add one."""
-        self._values[self._slot] += 1.0
-
-
-class Gauge(Counter):
-    """A number that comes and goes."""
-
-    __slots__ = ()
-
-    def set(self, value: float) -> None:
-        """Replace the number."""
-        self._values[self._slot] = value
-
-
-class Histogram:
-    """How many observations fell into each bucket, and their sum."""
-
-    __slots__ = ("_bounds", "_slot", "_sum_slot", "_values")
-
-    def __init__(self, values: Values, slot: int, bounds: Sequence[float]) -> None:
-        self._values = values
-        self._slot = slot
-        self._bounds = bounds
-        self._sum_slot = slot + len(bounds) + 1
-
-    def observe(self, value: float) -> None:
-        """Count one observation."""
-        self._values[self._slot + bisect_left(self._bounds, value)] += 1.0
-        self._values[self._sum_slot] += value
-
-
-class SilentGauge(Gauge):
-    """Counts nothing."""
-
-    __slots__ = ()
-
-    def inc(self) -> None:
-        """Do nothing."""
-
-    def set(self, value: float) -> None:
-        """Do nothing."""
-
-
-class SilentHistogram(Histogram):
-    """Counts nothing."""
-
-    __slots__ = ()
-
-    def observe(self, value: float) -> None:
-        """Do nothing."""
 
 
 @dataclass(frozen=True)
@@ -223,7 +163,7 @@ class Metrics:
         )
         self._folder = folder
         self._is_on = is_on
-        self._values = _open_values(folder, worker, self._families[-1].end_slot)
+        self._values = open_values(folder, worker, self._families[-1].end_slot)
         self.requests = self._counters(requests)
         self.request_seconds = self._histograms(request_seconds)
         self.stage_seconds = self._histograms(stage_seconds)
@@ -258,13 +198,7 @@ class Metrics:
     def _totals(self) -> npt.NDArray[np.float64]:
         if self._folder is None:
             return np.array(self._values, dtype=np.float64)
-        files = self._folder.glob(_file_name("*"))
-        totals = np.zeros(len(self._values))
-        for file in files:
-            values = np.fromfile(file, dtype=np.float64)
-            if values.size:  # else its worker is only just beginning
-                totals += values
-        return totals
+        return total_values(self._folder, len(self._values))
 
     def _family(
         self,
@@ -297,16 +231,3 @@ class Metrics:
             labels: kind(self._values, slot, family.bounds)
             for labels, slot in family.slots().items()
         }
-
-
-def _open_values(folder: Path | None, worker: int, count: int) -> Values:
-    size = count * _DOUBLE_BYTES
-    if folder is None:
-        return memoryview(bytearray(size)).cast("d")
-    with (folder / _file_name(str(worker))).open("a+b") as file:
-        file.truncate(size)
-        return memoryview(mmap.mmap(file.fileno(), size)).cast("d")
-
-
-def _file_name(worker: str) -> str:
-    return f"vitrine-{worker}.doubles"

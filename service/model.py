@@ -38,10 +38,11 @@ class Model:
         self._artifact = artifact
         self._settings = settings
         tiled = self.manifest.task == "denoising"
+        measured = self.manifest.engines[engine.name].largest_batch
         self._queue = BatchQueue[Floats, Floats](
             self.manifest.name,
             self._compute_tiled if tiled else self._compute_batch,
-            max_batch_size=1 if tiled else settings.max_batch_size,
+            max_batch_size=1 if tiled else settings.max_batch_size or measured,
             limit=settings.queue_limit,
             depth=metrics.queue_depth[(self.manifest.name,)],
             batch_sizes=metrics.batch_size[(self.manifest.name,)],

@@ -55,8 +55,8 @@ class Settings(BaseModel):
     """Processes that serve; by default one a GPU, else one a CPU of the cgroup's limit."""
     queue_limit: int = Field(default=1024, ge=1)
     """Images that may wait for one model in one worker; more are refused with 503."""
-    max_batch_size: int = Field(default=32, ge=1)
-    """Images that one call of a network may take."""
+    max_batch_size: int | None = Field(default=None, ge=1)
+    """Images that one call of a network takes; by default the most that export measured."""
     max_image_bytes: int = Field(default=10_000_000, ge=1)
     """Encoded bytes of one image."""
     max_image_pixels: int = Field(default=50_000_000, ge=1)

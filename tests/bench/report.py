@@ -70,20 +70,31 @@ def table(results: Results) -> str:
 
 
 def _closed_loop(results: Results) -> str:
-    columns = [f"{text} at {c}" for c in results.connections for text in ("req/s", "p50", "p99")]
-    ratios = [f"{ours} is, at {c}" for ours in ("raw", "form") for c in results.connections[1:]]
-    rows = [["closed loop", "workers", *columns, *ratios]]
+    counts = results.connections
+    at = ", ".join(str(count) for count in counts)
+    many = ", ".join(str(count) for count in counts[1:])
+    rows = [
+        [
+            f"closed loop, {at} connections",
+            "workers",
+            "requests/s",
+            "p50, ms",
+            "p99, ms",
+            f"our raw body is ({many})",
+            f"our form is ({many})",
+        ]
+    ]
     for system in results.loads:
-        row = [system, str(results.workers[system])]
-        for connections in results.connections:
-            row += [
-                f"{results.rate(system, connections):,.0f}",
-                f"{results.latency_ms(system, connections, 'p50'):.2f} ms",
-                f"{results.latency_ms(system, connections, 'p99'):.2f} ms",
-            ]
-        for ours in OURS:
-            row += [f"{results.ratio(ours, system, c):.2f}x" for c in results.connections[1:]]
-        rows.append(row)
+        latencies = (
+            " / ".join(f"{results.latency_ms(system, count, percentile):.2f}" for count in counts)
+            for percentile in ("p50", "p99")
+        )
+        ratios = (
+            " / ".join(f"{results.ratio(ours, system, count):.2f}x" for count in counts[1:])
+            for ours in OURS
+        )
+        rates = " / ".join(f"{results.rate(system, count):,.0f}" for count in counts)
+        rows.append([system, str(results.workers[system]), rates, *latencies, *ratios])
     notes = [f"{system}: skipped, {reason}" for system, reason in results.skipped.items()]
     return "\n".join([_markdown(rows), *notes])
 
