@@ -53,7 +53,7 @@ class Settings(BaseModel):
         default_factory=lambda known: default_workers(known.get("device", "cpu")), ge=1
     )
     """Processes that serve; by default one a GPU, else one a CPU of the cgroup's limit."""
-    queue_limit: int = Field(default=1024, ge=1)
+    queue_limit: int = Field(default=256, ge=1)
     """Images that may wait for one model in one worker; more are refused with 503."""
     max_batch_size: int | None = Field(default=None, ge=1)
     """Images that one call of a network takes; by default the most that export measured."""
