@@ -136,10 +136,9 @@ def _process(results: Results, drift_requests: int) -> None:
         last = running.memory_bytes()
         first = first or last
         results.drift = {
-            "requests": progress.n,
-            "first_mb": first / 1e6,
-            "last_mb": last / 1e6,
-            "memory_drift": last / first - 1,
+            "memory after the first 50,000 requests, MB": first / 1e6,
+            f"memory after {progress.n:,} requests, MB": last / 1e6,
+            "drift of the memory": last / first - 1,
         }
 
 

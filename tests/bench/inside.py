@@ -158,9 +158,9 @@ def batching_gain() -> float:
 def measure() -> dict[str, float]:
     """All of them."""
     return {
-        "metrics_part_of_request": metrics_cost(),
-        "longest_gc_pause_ms": longest_pause_s() * 1000,
-        "batched_to_unbatched": batching_gain(),
+        "metrics' part of a request's time in the app": metrics_cost(),
+        "longest pause of the garbage collector in 200,000 requests, ms": longest_pause_s() * 1000,
+        "batched to unbatched, for an engine of 1 ms a call and 0.01 ms an image": batching_gain(),
     }
 
 

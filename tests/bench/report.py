@@ -113,12 +113,13 @@ def _open_loop(runs: Sequence[Mapping[str, Any]]) -> str:
 
 def _rest(results: Results) -> str:
     memory = results.memory_mb
+    starts = ", ".join(f"{seconds:.2f}" for seconds in sorted(results.start_s))
     rows = [
-        ["measure", "value"],
-        ["start to ready", ", ".join(f"{s:.2f}" for s in sorted(results.start_s)) + " s"],
-        *([f"memory, {workers} workers", f"{mb:.0f} MB"] for workers, mb in memory.items()),
-        *([name.replace("_", " "), f"{value:.4g}"] for name, value in results.drift.items()),
-        *([name.replace("_", " "), f"{value:.4g}"] for name, value in results.inside.items()),
+        ["otherwise", ""],
+        ["start to ready, s", starts],
+        *([f"memory with {workers} workers, MB", f"{mb:.0f}"] for workers, mb in memory.items()),
+        *([name, f"{value:,.4g}"] for name, value in results.drift.items()),
+        *([name, f"{value:,.4g}"] for name, value in results.inside.items()),
     ]
     return _markdown(rows)
 
@@ -127,6 +128,21 @@ def _markdown(rows: Sequence[Sequence[str]]) -> str:
     head, *body = (f"| {' | '.join(row)} |" for row in rows)
     rule = "|---" * len(rows[0]) + "|"
     return "\n".join([head, rule, *body])
+
+
+def read(folder: Path) -> Results:
+    """What `write` has written into a folder."""
+    content = json.loads((folder / JSON_FILE).read_text())
+    content["connections"] = tuple(content["connections"])
+    content["memory_mb"] = {int(workers): mb for workers, mb in content["memory_mb"].items()}
+    content["loads"] = {
+        system: {
+            int(connections): [Load(**load) for load in loads]
+            for connections, loads in by_connections.items()
+        }
+        for system, by_connections in content["loads"].items()
+    }
+    return Results(**content)
 
 
 def write(results: Results, folder: Path) -> None:

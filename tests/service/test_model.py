@@ -1,0 +1,99 @@
+"""One model with an engine of the test's own: which batches reach the engine."""
+
+import asyncio
+import threading
+from collections.abc import Callable, Iterator
+from typing import Literal
+
+import numpy as np
+import pytest
+
+from service.artifact import Artifact
+from service.manifest import read_manifest
+from service.metrics import Metrics
+from service.model import Model
+from service.preprocess import Floats
+from service.settings import Settings
+from tests.asgi import request
+from tests.server import CHECKOUT
+from tests.service.test_handlers import SAMPLE
+
+FOLDER = CHECKOUT / "models/fashion-mnist/1"
+HANGS_S = 60  # only ever waited for in full where a test fails
+
+Make = Callable[..., Model]
+
+
+class RecordingEngine:
+    """Answers every image with its own brightness; computes once it is released."""
+
+    name: Literal["litert", "keras"] = "litert"
+    device: Literal["cpu", "gpu"] = "cpu"
+
+    def __init__(self, *, fixed_sizes: bool) -> None:
+        self.fixed_sizes = fixed_sizes
+        self.sizes: list[int] = []
+        self.busy = threading.Event()
+        self.released = threading.Event()
+        self.released.set()
+
+    def predict(self, batch: Floats) -> Floats:
+        self.sizes.append(len(batch))
+        self.busy.set()
+        assert self.released.wait(HANGS_S)
+        return np.repeat(batch.mean(axis=(1, 2)), 10, axis=1)
+
+
+@pytest.fixture
+def make() -> Iterator[Make]:
+    made: list[Model] = []
+
+    def make_model(engine: RecordingEngine, **settings: object) -> Model:
+        artifact = Artifact(FOLDER, read_manifest(FOLDER))
+        chosen = Settings.model_validate({"workers": 1, **settings})
+        made.append(Model(artifact, engine, chosen, Metrics([artifact.manifest])))
+        return made[-1]
+
+    yield make_model
+    for model in made:
+        model.close()
+
+
+def test_largest_batch_is_the_largest_that_export_measured(make: Make) -> None:
+    engine = RecordingEngine(fixed_sizes=False)
+    make(engine).warm()
+    measured = read_manifest(FOLDER).engines["litert"].milliseconds
+    assert max(engine.sizes) == max(map(int, measured)) == 32
+
+
+@pytest.mark.parametrize("size", [1, 5, 64])
+def test_largest_batch_is_the_settings_where_that_says_one(make: Make, size: int) -> None:
+    engine = RecordingEngine(fixed_sizes=False)
+    make(engine, max_batch_size=size).warm()
+    assert max(engine.sizes) == size
+
+
+@pytest.mark.parametrize(("fixed_sizes", "computed"), [(False, 3), (True, 4)])
+def test_batch_is_filled_up_only_for_an_engine_of_fixed_sizes(
+    make: Make, fixed_sizes: bool, computed: int
+) -> None:
+    engine = RecordingEngine(fixed_sizes=fixed_sizes)
+    model = make(engine)
+    engine.released.clear()
+
+    async def classify() -> float:
+        asked = request()
+        asked.set_timeout(HANGS_S)
+        return (await model.classify(SAMPLE, 1, asked))["probability"]
+
+    async def one_and_then_three() -> list[float]:
+        first = asyncio.create_task(classify())
+        assert await asyncio.to_thread(engine.busy.wait, HANGS_S)
+        others = [asyncio.create_task(classify()) for _ in range(3)]
+        await asyncio.sleep(0)  # each has reached the queue: so small an image is decoded at once
+        engine.released.set()
+        return list(await asyncio.gather(first, *others))
+
+    answers = asyncio.run(one_and_then_three())
+    assert engine.sizes == [1, computed]
+    assert len(set(answers)) == 1  # four times the same image
