@@ -14,7 +14,6 @@ import pytest
 
 from service.manifest import read_manifest
 from service.settings import PREFIX, Settings
-from tests.bench.report import read, table
 from tests.server import CHECKOUT, START_TIMEOUT_S, environment, free_port
 from tests.service.test_errors import CONTRACT
 
@@ -142,10 +141,6 @@ def test_model_table_shows_the_measured_numbers() -> None:
             assert f"accuracy {manifest.metrics['accuracy']:.4f}" in rest
         else:
             assert f"{manifest.metrics['psnr_db_sigma_0.3']:.1f} dB at sigma 0.3" in rest
-
-
-def test_benchmark_tables_are_the_recorded_ones() -> None:
-    assert table(read(CHECKOUT / "tests/bench")) in README
 
 
 def test_settings_table_names_every_setting() -> None:

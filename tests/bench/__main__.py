@@ -3,19 +3,20 @@
 import argparse
 import datetime
 import platform
+from dataclasses import replace
 from pathlib import Path
-from statistics import median
 
 from tqdm import tqdm
 
 from tests.bench import inside
 from tests.bench.closed_loop import measure, require_wrk
 from tests.bench.open_loop import OK, OVERLOADED, Generator
-from tests.bench.report import Results, table, write
+from tests.bench.report import OURS, Results, table, write
 from tests.bench.systems import (
     ENVIRONMENTS,
-    SYSTEMS,
+    OTHERS,
     VITRINE,
+    VITRINE_FORM,
     System,
     cores,
     install,
@@ -27,16 +28,18 @@ CONNECTIONS = (1, 16, 64)
 WARM_UP_S = 2
 TRIAL_S = 2
 SHARES = (0.5, 0.8, 1.0, 1.2)
+OPEN_LOOP_S = 8.0
+CAPACITY_S = 4.0
 STARTS = 7
 DRIFT_AFTER = 50_000
 
 
 def main() -> None:
-    """Install, measure, print the table, write results.json and results.png."""
+    """Install, measure, print the tables, write results.json and results.png."""
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
-    parser.add_argument("--rounds", type=int, default=3, help="(%(default)s)")
-    parser.add_argument("--seconds", type=int, default=4, help="of each load (%(default)s)")
-    parser.add_argument("--only", default="", help="systems whose name contains this")
+    parser.add_argument("--rounds", type=int, default=4, help="(%(default)s)")
+    parser.add_argument("--seconds", type=int, default=2, help="of each load (%(default)s)")
+    parser.add_argument("--only", default="", help="others whose name contains this")
     parser.add_argument("--drift-requests", type=int, default=500_000, help="(%(default)s)")
     parser.add_argument("--out", type=Path, default=ENVIRONMENTS, help="folder (%(default)s)")
     arguments = parser.parse_args()
@@ -48,22 +51,22 @@ def main() -> None:
         arguments.rounds,
         CONNECTIONS,
     )
-    systems = _installed(results, arguments.only)
-    for system in tqdm(systems, desc="choosing workers"):
-        results.workers[system.name] = _best_workers(system)
-    for _ in tqdm(range(arguments.rounds), desc="rounds"):
-        _one_round(systems, results)
-    if VITRINE in systems:
-        _open_loop(results)
-        _process(results, arguments.drift_requests)
-        results.inside = inside.measure()
+    results.workers |= dict.fromkeys(OURS, cores())
+    others = _installed(results, arguments.only)
+    for other in tqdm(others, desc="choosing workers"):
+        results.workers[other.name] = _best_workers(other)
+    for other in tqdm(others, desc="closed loop"):
+        _compare(other, results)
+    _open_loop(results)
+    _process(results, arguments.drift_requests)
+    results.inside = inside.measure()
     write(results, arguments.out)
     print(table(results))
 
 
 def _installed(results: Results, only: str) -> list[System]:
     systems = []
-    for system in SYSTEMS:
+    for system in OTHERS:
         reason = system.missing()
         if reason:
             results.skipped[system.name] = reason
@@ -85,25 +88,35 @@ def _best_workers(system: System) -> int:
     return max(rates, key=lambda workers: rates[workers])
 
 
-def _one_round(systems: list[System], results: Results) -> None:
-    for system in systems:
-        with started(system, results.workers[system.name]) as running:
-            measure(running, max(CONNECTIONS), WARM_UP_S)
+def _compare(other: System, results: Results) -> None:
+    """Load Vitrine and another in turn, every few seconds, so that both see the same machine."""
+    with (
+        started(VITRINE, cores()) as ours,
+        started(other, results.workers[other.name]) as theirs,
+    ):
+        turns = ((ours, theirs), (replace(ours, system=VITRINE_FORM), theirs), (theirs, ours))
+        for loaded, idle in turns:
+            with idle.paused():
+                measure(loaded, max(CONNECTIONS), WARM_UP_S)
+        for _ in range(results.rounds):
             for connections in CONNECTIONS:
-                load = measure(running, connections, results.seconds)
-                results.add(system.name, connections, load)
+                for loaded, idle in turns:
+                    with idle.paused():
+                        load = measure(loaded, connections, results.seconds)
+                    results.add(other.name, loaded.system.name, connections, load)
 
 
 def _open_loop(results: Results) -> None:
-    with started(VITRINE, results.workers[VITRINE.name]) as running:
+    with started(VITRINE, cores()) as running:
         generator = Generator(running)
         generator.capacity(64, WARM_UP_S)
-        capacity = median(generator.capacity(64, results.seconds) for _ in range(results.rounds))
         for share in tqdm(SHARES, desc="open loop"):
-            outcome = generator.run(share * capacity, 2 * results.seconds)
+            capacity = generator.capacity(64, CAPACITY_S)  # anew: the machine's speed drifts
+            outcome = generator.run(share * capacity, OPEN_LOOP_S)
             results.open_loop.append(
                 {
                     "share": share,
+                    "capacity": capacity,
                     "rate": outcome.rate,
                     "goodput": outcome.goodput(),
                     "p50_ms": outcome.percentile_ms(OK, 50),
@@ -122,7 +135,7 @@ def _process(results: Results, drift_requests: int) -> None:
             results.start_s.append(running.start_s)
     for workers in (1, 2, 3):
         with started(VITRINE, workers) as running:
-            measure(running, 64, results.seconds)
+            measure(running, 64, WARM_UP_S)
             results.memory_mb[workers] = running.memory_bytes() / 1e6
     with (
         started(VITRINE, cores()) as running,

@@ -20,8 +20,8 @@ from service.settings import Settings
 from tests.bench.payloads import Payload, raw
 from tests.bench.systems import PREDICT
 
-ROUNDS = 15
-REQUESTS_A_ROUND = 1000
+ROUNDS = 60
+REQUESTS_A_ROUND = 320
 CONCURRENCY = 16
 PAUSE_REQUESTS = 200_000
 FIXED_COST_S = 0.001

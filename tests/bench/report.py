@@ -26,8 +26,8 @@ class Results:
     seconds: int
     rounds: int
     connections: tuple[int, ...]
-    loads: dict[str, dict[int, list[Load]]] = field(default_factory=dict)
-    """By system and connections, one a round."""
+    loads: dict[str, dict[str, dict[int, list[Load]]]] = field(default_factory=dict)
+    """By who was compared with, who was loaded, and connections; one a round."""
     workers: dict[str, int] = field(default_factory=dict)
     skipped: dict[str, str] = field(default_factory=dict)
     open_loop: list[dict[str, Any]] = field(default_factory=list)
@@ -37,22 +37,27 @@ class Results:
     drift: dict[str, float] = field(default_factory=dict)
     inside: dict[str, float] = field(default_factory=dict)
 
-    def add(self, system: str, connections: int, load: Load) -> None:
-        """Note one run of wrk."""
-        self.loads.setdefault(system, {}).setdefault(connections, []).append(load)
+    def add(self, other: str, system: str, connections: int, load: Load) -> None:
+        """Note one run of wrk on `system` while it was compared with `other`."""
+        by_system = self.loads.setdefault(other, {})
+        by_system.setdefault(system, {}).setdefault(connections, []).append(load)
 
-    def rate(self, system: str, connections: int) -> float:
-        """Requests/s: the median of the rounds."""
-        return median(load.rate for load in self.loads[system][connections])
+    def of(self, system: str, connections: int) -> list[Load]:
+        """All runs on a system, whoever it was compared with."""
+        return [
+            load
+            for by_system in self.loads.values()
+            for load in by_system.get(system, {}).get(connections, [])
+        ]
 
-    def latency_ms(self, system: str, connections: int, percentile: str) -> float:
-        """Milliseconds, p50 or p99: the median of the rounds."""
-        rounds = self.loads[system][connections]
-        return median(float(getattr(load, f"{percentile}_ms")) for load in rounds)
+    def median(self, system: str, connections: int, figure: str) -> float:
+        """The median of `rate` (requests/s), `p50_ms` or `p99_ms` over all runs."""
+        return median(float(getattr(load, figure)) for load in self.of(system, connections))
 
     def ratio(self, ours: str, other: str, connections: int) -> float:
-        """How many times another's requests/s ours are: the median of the rounds' ratios."""
-        pairs = zip(self.loads[ours][connections], self.loads[other][connections], strict=True)
+        """How many times another's requests/s ours are: the median of runs side by side."""
+        by_system = self.loads[other]
+        pairs = zip(by_system[ours][connections], by_system[other][connections], strict=True)
         return median(our.rate / their.rate for our, their in pairs)
 
 
@@ -84,30 +89,45 @@ def _closed_loop(results: Results) -> str:
             f"our form is ({many})",
         ]
     ]
-    for system in results.loads:
-        latencies = (
-            " / ".join(f"{results.latency_ms(system, count, percentile):.2f}" for count in counts)
-            for percentile in ("p50", "p99")
+    for system in (*OURS, *results.loads):
+        rates, p50s, p99s = (
+            " / ".join(format(results.median(system, count, figure), spec) for count in counts)
+            for figure, spec in (("rate", ",.0f"), ("p50_ms", ".2f"), ("p99_ms", ".2f"))
         )
         ratios = (
             " / ".join(f"{results.ratio(ours, system, count):.2f}x" for count in counts[1:])
+            if system in results.loads
+            else ""
             for ours in OURS
         )
-        rates = " / ".join(f"{results.rate(system, count):,.0f}" for count in counts)
-        rows.append([system, str(results.workers[system]), rates, *latencies, *ratios])
+        workers = str(results.workers.get(system, ""))
+        rows.append([system, workers, rates, p50s, p99s, *ratios])
     notes = [f"{system}: skipped, {reason}" for system, reason in results.skipped.items()]
     return "\n".join([_markdown(rows), *notes])
 
 
 def _open_loop(runs: Sequence[Mapping[str, Any]]) -> str:
-    rows = [["open loop", "asked/s", "200/s", "p50", "p99", "503", "p99 of 503", "unsent"]]
+    rows = [
+        [
+            "open loop",
+            "asked/s",
+            "200/s",
+            "of capacity",
+            "p50",
+            "p99",
+            "503",
+            "p99 of 503",
+            "unsent",
+        ]
+    ]
     for run in runs:
         latencies = (run["p50_ms"], run["p99_ms"], run["overloaded_p99_ms"])
         p50, p99, overloaded = ("" if ms is None else f"{ms:.1f} ms" for ms in latencies)
         share = f"{run['share']:.0%} of capacity"
         rates = f"{run['rate']:,.0f}", f"{run['goodput']:,.0f}"
         refused, unsent = f"{run['overloaded']:,}", f"{run['unsent']:,}"
-        rows.append([share, *rates, p50, p99, refused, overloaded, unsent])
+        goodput = f"{run['goodput'] / run['capacity']:.0%}"
+        rows.append([share, *rates, goodput, p50, p99, refused, overloaded, unsent])
     return _markdown(rows)
 
 
@@ -136,11 +156,14 @@ def read(folder: Path) -> Results:
     content["connections"] = tuple(content["connections"])
     content["memory_mb"] = {int(workers): mb for workers, mb in content["memory_mb"].items()}
     content["loads"] = {
-        system: {
-            int(connections): [Load(**load) for load in loads]
-            for connections, loads in by_connections.items()
+        other: {
+            system: {
+                int(connections): [Load(**load) for load in loads]
+                for connections, loads in by_connections.items()
+            }
+            for system, by_connections in by_system.items()
         }
-        for system, by_connections in content["loads"].items()
+        for other, by_system in content["loads"].items()
     }
     return Results(**content)
 
@@ -151,10 +174,10 @@ def write(results: Results, folder: Path) -> None:
     (folder / JSON_FILE).write_text(json.dumps(asdict(results), indent=1) + "\n")
     mpl.use("agg")
     figure, axes = plt.subplots(figsize=(9, 6), layout="constrained")
-    for number, system in enumerate(results.loads):
+    for number, system in enumerate((*OURS, *results.loads)):
         points = [
-            (results.latency_ms(system, c, "p99"), results.rate(system, c))
-            for c in results.connections
+            (results.median(system, count, "p99_ms"), results.median(system, count, "rate"))
+            for count in results.connections
         ]
         ours = system in OURS
         line = axes.plot(

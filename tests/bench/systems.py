@@ -96,7 +96,7 @@ PEER_SYSTEMS = (
         (1, 2),
     ),
 )
-SYSTEMS = (VITRINE, VITRINE_FORM, FLOOR, *PEER_SYSTEMS)
+OTHERS = (FLOOR, *PEER_SYSTEMS)
 
 
 def install(system: System) -> None:
@@ -130,11 +130,26 @@ class Running:
         assert url.port is not None
         return url.host, url.port
 
+    def processes(self) -> list[psutil.Process]:
+        """All of them, the parent first."""
+        parent = psutil.Process(self.process.pid)
+        return [parent, *parent.children(recursive=True)]
+
     def memory_bytes(self) -> int:
         """Proportional set size of all its processes."""
-        parent = psutil.Process(self.process.pid)
-        processes = (parent, *parent.children(recursive=True))
-        return sum(process.memory_full_info().pss for process in processes)
+        return sum(process.memory_full_info().pss for process in self.processes())
+
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """Let none of its processes run meanwhile: some poll even when nobody asks them."""
+        processes = self.processes()
+        for process in processes:
+            process.suspend()
+        try:
+            yield
+        finally:
+            for process in reversed(processes):
+                process.resume()
 
     def check(self) -> None:
         """Raise RuntimeError unless it answers a payload with success."""
