@@ -4,11 +4,17 @@ import argparse
 import os
 
 
+def _port(text: str) -> int:
+    if not text.isdecimal() or int(text) > 65535:
+        raise argparse.ArgumentTypeError(f"expected a port from 0 to 65535, got {text!r}")
+    return int(text)
+
+
 def main() -> None:
     """Read the arguments, then start."""
     parser = argparse.ArgumentParser(prog="python -m service", description=__doc__)
     parser.add_argument("--host", default="0.0.0.0", help="address to listen on (%(default)s)")
-    parser.add_argument("--port", type=int, default=3000, help="0 takes a free one (%(default)s)")
+    parser.add_argument("--port", type=_port, default=3000, help="0 takes a free one (%(default)s)")
     arguments = parser.parse_args()
     # NumPy is not used for linear algebra here, and its threads would be lost in a fork.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")

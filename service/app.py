@@ -27,19 +27,19 @@ GC_THRESHOLDS = (100_000, 50, 1000)
 class App:
     """The loaded models of one process and what answers for them."""
 
-    def __init__(self, settings: Settings, worker: int = 0) -> None:
-        """Load and prove every model; raises StartError."""
+    def __init__(self, settings: Settings, worker: int | None = None) -> None:
+        """Load and prove every model; raises StartError. A `worker` by number takes its GPU."""
         configure_logging(settings.log_format)
         # Pillow's own limit is lower than what a setting may allow; decode checks first.
         Image.MAX_IMAGE_PIXELS = None
-        if settings.device != "cpu":
+        if settings.device != "cpu" and worker is not None:
             take_gpu(worker)
         artifacts = find_artifacts(settings.models_dir, settings.models)
         manifests = [artifact.manifest for artifact in artifacts]
         shared = os.environ.get(METRICS_FOLDER)
         folder = Path(shared) if shared else None
         self.settings = settings
-        self.metrics = Metrics(manifests, folder, worker, is_on=settings.metrics)
+        self.metrics = Metrics(manifests, folder, worker or 0, is_on=settings.metrics)
         self.models = load_models(artifacts, settings, self.metrics)
         self.handlers = Handlers(self.models, settings)
 

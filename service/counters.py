@@ -95,7 +95,7 @@ def total_values(folder: Path, count: int) -> npt.NDArray[np.float64]:
     totals = np.zeros(count)
     for file in folder.glob(_file_name("*")):
         values = np.fromfile(file, dtype=np.float64)
-        if values.size:  # else its worker is only just beginning
+        if values.size == count:  # else its worker is only just beginning
             totals += values
     return totals
 

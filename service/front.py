@@ -14,20 +14,19 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from service import tracing
 from service.app import App
 from service.errors import Unavailable, UnknownRoute, VitrineError, WrongMethod
-from service.handlers import Handlers, answer
+from service.handlers import Handlers, answer, unexpected_error
 from service.log import log_request
 from service.metrics import CONTENT_TYPE, UNKNOWN_MODEL
 from service.openapi import PAGE
-from service.request import Request, request_id
+from service.request import PROBES, Request, request_id
 from service.response import Response, error_response, json_response
 
 _PREDICT = re.compile(r"/v1/models/(?P<name>[^/:]+)(/versions/(?P<version>[^/:]+))?:predict")
 _FORMS = ("/classify", "/denoise")
-_PAGES = ("/", "/v1/models", "/livez", "/readyz", "/metrics")
-_BENTOML_PAGES = re.compile(r"/docs\.json|/schema\.json|/healthz|/static_content/.+")
+_PAGES = ("/", "/v1/models", *PROBES)
+_BENTOML_PAGES = re.compile(r"/docs\.json|/schema\.json|/static_content/.+")
 _ROUTES = (*_FORMS, *_PAGES, "/v1/models/{name}[/versions/{version}]:predict")
 _REDIRECTS = (301, 302, 307, 308)
-_UNLOGGED = ("/livez", "/readyz", "/metrics")
 
 
 def fronted(inner: ASGIApp, started: Callable[[], App | None]) -> ASGIApp:
@@ -64,13 +63,13 @@ class Front:
             await self._inner(scope, receive, send)
             return
         request = Request(scope, receive)
-        status = 500  # if nothing is sent, uvicorn sends that
+        reply = _Reply(send, request)
+        status = 500
         try:
             work = _image_route(app.handlers, request)
             limit_s = app.settings.request_timeout_s
             response = await answer(work, request, limit_s) if work else _page(app, request)
             if response is None:
-                reply = _Reply(send, request)
                 await self._inner(scope, receive, reply)
                 status = reply.status
             else:
@@ -78,6 +77,10 @@ class Front:
                 if self._on_answer is not None:
                     self._on_answer(request)
                 await response.send(send, request.request_id)
+        except Exception:
+            if reply.status:  # what has begun cannot be replaced
+                raise
+            await error_response(unexpected_error(request)).send(send, request.request_id)
         finally:
             conclude(app, request, status)
 
@@ -125,7 +128,7 @@ def _page(app: App, request: Request) -> Response | None:
             return app.handlers.list_models()
         case _:
             # A worker that has started has proven its models on their samples.
-            return json_response({"status": "alive" if path == "/livez" else "ready"})
+            return json_response({"status": "ready" if path == "/readyz" else "alive"})
 
 
 def _unknown_route(path: str) -> Response:
@@ -176,5 +179,5 @@ def conclude(app: App, request: Request, status: int) -> None:
     model, metrics = request.model or UNKNOWN_MODEL, app.metrics
     metrics.requests[model, request.version, request.protocol, str(status)].inc()
     metrics.request_seconds[model, request.protocol].observe(seconds)
-    if app.settings.log_requests and request.path not in _UNLOGGED:
+    if app.settings.log_requests and request.path not in PROBES:
         log_request(request, status, seconds)

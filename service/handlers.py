@@ -91,7 +91,7 @@ async def _classify_all(
     try:
         async with asyncio.TaskGroup() as group:
             tasks = [
-                group.create_task(_or_error(model.classify(data, top_k, request)))
+                group.create_task(_or_error(model.classify(data, top_k, request), request))
                 for data in images
             ]
     except ExceptionGroup as errors:
@@ -123,19 +123,26 @@ async def answer(work: Coroutine[Any, Any, Response], request: Request, limit_s:
     except VitrineError as error:
         return error_response(error)
     except Exception:
-        logger.exception("unexpected error", extra={"fields": {"request_id": request.request_id}})
-        return error_response(
-            VitrineError(f"unexpected error; the log has it under request id {request.request_id}")
-        )
+        return error_response(unexpected_error(request))
     finally:
         work.close()  # where the timeout was refused, it has not begun
 
 
-async def _or_error(work: Awaitable[Prediction]) -> Prediction | dict[str, str]:
+def unexpected_error(request: Request) -> VitrineError:
+    """Log the exception that is being handled; what to answer instead."""
+    logger.exception("unexpected error", extra={"fields": {"request_id": request.request_id}})
+    return VitrineError(f"unexpected error; the log has it under request id {request.request_id}")
+
+
+async def _or_error(work: Awaitable[Prediction], request: Request) -> Prediction | dict[str, str]:
     try:
         return await work
     except RequestError as error:
         return {"error": str(error)}
+    except VitrineError:  # overload, deadline, a client that has gone: of the whole request
+        raise
+    except Exception:
+        return {"error": str(unexpected_error(request))}
 
 
 def _identity(model: Model) -> dict[str, object]:

@@ -82,9 +82,10 @@ class _Family:
         """The family with its numbers, for prometheus_client to write."""
         metric = self.kind(self.name, self.about, labels=self.label_names)
         table = totals[self.first_slot : self.end_slot].reshape(-1, self.width)
-        for labels, row in zip(self.series, table.tolist(), strict=True):
-            if not self.shows_nought and not any(row):
-                continue
+        rows = (
+            range(len(table)) if self.shows_nought else np.flatnonzero(table.any(axis=1)).tolist()
+        )
+        for labels, row in ((self.series[index], table[index].tolist()) for index in rows):
             if isinstance(metric, HistogramMetricFamily):
                 bounds = [*map(floatToGoString, self.bounds), "+Inf"]
                 below = np.cumsum(row[:-1]).tolist()
@@ -111,8 +112,7 @@ class Metrics:
     ) -> None:
         names = tuple(dict.fromkeys(model.name for model in models))
         by_name = tuple((name,) for name in names)
-        versions = [("", ""), *((model.name, model.version) for model in models)]
-        versions[0] = (UNKNOWN_MODEL, "")
+        versions = [(UNKNOWN_MODEL, ""), *((model.name, model.version) for model in models)]
         statuses = tuple(str(status) for status in _STATUSES)
         self._families: list[_Family] = []
         requests = self._family(

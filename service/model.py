@@ -126,14 +126,14 @@ class Model:
         Raises RequestError, Unavailable, DeadlinePassed or ClientGone.
         """
         self._expect("classification", "label")
-        self._queue.check_room(1)  # before the work of decoding
-        started = time.perf_counter()
-        image = self._open(data)
-        if image.width * image.height <= INLINE_PIXELS:
-            pixels = decode(image, self.manifest.input)
-        else:
-            pixels = await asyncio.to_thread(decode, image, self.manifest.input)
-        self._observe("decode", time.perf_counter() - started, request)
+        with self._queue.place():  # a decoded image takes more memory than one that waits for it
+            started = time.perf_counter()
+            image = self._open(data)
+            if image.width * image.height <= INLINE_PIXELS:
+                pixels = decode(image, self.manifest.input)
+            else:
+                pixels = await asyncio.to_thread(decode, image, self.manifest.input)
+            self._observe("decode", time.perf_counter() - started, request)
         probabilities = await self._predict(pixels, request)
         started = time.perf_counter()
         prediction = encode_scores(probabilities, self.manifest.labels, top_k)
@@ -144,12 +144,12 @@ class Model:
     async def denoise(self, data: bytes, request: Request) -> bytes:
         """Encoded image of any size -> PNG of the same size; raises as classify does."""
         self._expect("denoising", "denoise")
-        self._queue.check_room(1)
-        started = time.perf_counter()
-        image = self._open(data)
-        check_denoise_size(image, self._settings.max_denoise_pixels)
-        planes, alpha = await asyncio.to_thread(decode_planes, image)
-        self._observe("decode", time.perf_counter() - started, request)
+        with self._queue.place():
+            started = time.perf_counter()
+            image = self._open(data)
+            check_denoise_size(image, self._settings.max_denoise_pixels)
+            planes, alpha = await asyncio.to_thread(decode_planes, image)
+            self._observe("decode", time.perf_counter() - started, request)
         denoised = await self._predict(planes, request)
         started = time.perf_counter()
         png = await asyncio.to_thread(encode_planes, denoised, alpha)

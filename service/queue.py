@@ -1,10 +1,11 @@
 """The queue before an engine: work-conserving, bounded, and fair to every item of a batch."""
 
 import asyncio
+import contextlib
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -92,6 +93,7 @@ class BatchQueue(Generic[Item, Result]):
         self._batch_sizes = batch_sizes
         self._waiting: deque[_Entry[Item, Result]] = deque()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"engine-{name}")
+        self._held = 0
         self._is_draining = False
         self._backlog_since = 0.0
         self._done_since = 0
@@ -105,13 +107,13 @@ class BatchQueue(Generic[Item, Result]):
     @property
     def is_full(self) -> bool:
         """Whether not one more item fits."""
-        return len(self._waiting) >= self.limit
+        return self._taken >= self.limit
 
     def overload(self, count: int = 1) -> Unavailable:
         """What to answer where `count` more items do not fit."""
         return Unavailable(
             f"{self.name} is overloaded: expected at most {self.limit} waiting images, "
-            f"got {len(self._waiting) + count}",
+            f"got {self._taken + count}",
             self._retry_after_s(),
         )
 
@@ -119,8 +121,22 @@ class BatchQueue(Generic[Item, Result]):
         """Raise Unavailable where `count` more items would not fit, TooLarge if they never will."""
         if count > self.limit:
             raise TooLarge(f"expected at most {self.limit} images at once, got {count}")
-        if len(self._waiting) + count > self.limit:
+        if self._taken + count > self.limit:
             raise self.overload(count)
+
+    @contextlib.contextmanager
+    def place(self) -> Iterator[None]:
+        """Hold a place for an item that is being prepared; raises Unavailable without one."""
+        self.check_room(1)
+        self._held += 1
+        try:
+            yield
+        finally:
+            self._held -= 1
+
+    @property
+    def _taken(self) -> int:
+        return self._held + len(self._waiting)
 
     async def submit(self, item: Item, request: Waiting) -> Timed[Result]:
         """Wait for the result of one item.

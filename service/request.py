@@ -10,6 +10,9 @@ from starlette.types import Message, Receive, Scope
 
 from service.errors import BadInput, ClientGone, TooLarge
 
+PROBES = ("/livez", "/readyz", "/healthz", "/metrics")
+"""Paths that are asked for again and again: neither logged nor traced."""
+
 _REQUEST_ID = re.compile(rb"[\x21-\x7e]{1,128}")
 _MAX_TIMEOUT_DIGITS = 9
 

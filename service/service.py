@@ -4,7 +4,6 @@ This is the entry module: BentoML fixes the number of workers on import, so sett
 """
 
 import atexit
-import os
 import shutil
 import tempfile
 
@@ -18,8 +17,8 @@ from bentoml._internal.service.openapi.specification import OpenAPISpecification
 from PIL import Image
 from starlette.types import ASGIApp
 
-from service import openapi
-from service.app import METRICS_FOLDER, App, settle, stop_on_error
+from service import openapi, tracing
+from service.app import App, settle, stop_on_error
 from service.front import fronted
 from service.handlers import CLASSIFIER, DENOISER, TOP_K
 from service.settings import read_settings
@@ -40,7 +39,7 @@ class VitrineService(Service["Vitrine"]):
         BentoML's is one for all servers of a user, and each that starts empties it.
         """
         super().inject_config()
-        if METRICS_FOLDER not in os.environ and self.metrics_folder is None:
+        if server_context.worker_index is None and self.metrics_folder is None:
             self.metrics_folder = tempfile.mkdtemp(prefix="vitrine-metrics-")
             atexit.register(shutil.rmtree, self.metrics_folder, ignore_errors=True)
             BentoMLContainer.prometheus_multiproc_dir.set(self.metrics_folder)
@@ -132,5 +131,6 @@ class Vitrine:
 
     @bentoml.on_shutdown
     def close(self) -> None:
-        """Let the models' threads end."""
+        """Let the models' threads end, and send the last traces."""
         self.app.close()
+        tracing.close()

@@ -27,6 +27,7 @@ from service.worker import READY, run_worker, shared_counts
 BACKLOG = 2048
 MAX_MESSAGE_BYTES = 65536
 RESTART_PAUSE_S = 1.0
+ACCEPT_PAUSE_S = 0.05
 _FORK = multiprocessing.get_context("fork")
 
 
@@ -83,13 +84,14 @@ class Supervisor:
         """Numbers of the workers that are missing, and from when on they may be started."""
         self._signals, self._signals_end = socket.socketpair()
         self._is_serving = False
+        self._is_accepting = False
         self._is_stopping = False
 
     def run(self) -> None:
         """Serve until a signal; raises StartError if a worker cannot start at all."""
         self._signals_end.setblocking(False)
         signal.set_wakeup_fd(self._signals_end.fileno())
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, _wake_up)
         self._watch(self._signals, self._stop)
         gc.collect()
@@ -120,14 +122,18 @@ class Supervisor:
             process = _FORK.Process(target=self._run_child, args=(number, channel, its_end))
             process.start()
             its_end.close()
+            channel.setblocking(False)  # a worker that hangs must not hold up the others
             worker = _Worker(number, process, channel, closed_before=self._closed[number])
             self._workers.append(worker)
             self._watch(channel, partial(self._hear, worker))
 
     def _run_child(self, number: int, parents_end: socket.socket, channel: socket.socket) -> None:
-        """In the new process: keep nothing of the parent's open but its own channel."""
+        """In the new process: keep nothing of the parent's open but its own channel.
+
+        The signal handlers stay, which do nothing: uvicorn raises a signal again once it has ended,
+        and there is still something to do then.
+        """
         signal.set_wakeup_fd(-1)
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
         os.setpgrp()  # Ctrl-C is for the parent alone, which then asks its workers to end
         self._selector.close()
         for theirs in (self._listener, self._signals, self._signals_end, parents_end):
@@ -153,22 +159,39 @@ class Supervisor:
 
     def _open_when_ready(self) -> None:
         """Listen as soon as every worker is ready: before that, connections are refused."""
-        if self._is_serving or self._to_start or not all(w.is_ready for w in self._workers):
-            return
-        self._is_serving = True
-        try:
-            self._listener.listen(BACKLOG)
-        except OSError as error:  # another has begun to listen there meanwhile
-            raise _no_listening(self._listener.getsockname(), error) from error
-        self._watch(self._listener, self._accept)
-        logger.info("ready", extra={"fields": {"workers": len(self._workers)}})
+        if not self._is_serving and not self._to_start and all(w.is_ready for w in self._workers):
+            self._is_serving = True
+            try:
+                self._listener.listen(BACKLOG)
+            except OSError as error:  # another has begun to listen there meanwhile
+                raise _no_listening(self._listener.getsockname(), error) from error
+            logger.info("ready", extra={"fields": {"workers": len(self._workers)}})
+        self._accept_or_not()
+
+    def _accept_or_not(self) -> None:
+        """Accept while there is a worker to hand to; else connections wait in the backlog."""
+        wanted = (
+            self._is_serving
+            and not self._is_stopping
+            and any(worker.is_ready for worker in self._workers)
+        )
+        if wanted and not self._is_accepting:
+            self._watch(self._listener, self._accept)
+        elif self._is_accepting and not wanted:
+            self._selector.unregister(self._listener)
+        self._is_accepting = wanted
 
     def _accept(self) -> None:
-        with contextlib.suppress(BlockingIOError, ConnectionError):
+        try:
             while True:
                 connection, _ = self._listener.accept()
                 with connection:
                     self._hand_over(connection)
+        except (BlockingIOError, ConnectionError):
+            pass
+        except OSError as error:  # out of file descriptors or memory: some may come free
+            logger.error("no connection can be accepted: %s", error.strerror)
+            time.sleep(ACCEPT_PAUSE_S)
 
     def _hand_over(self, connection: socket.socket) -> None:
         ready = [worker for worker in self._workers if worker.is_ready]
@@ -189,6 +212,7 @@ class Supervisor:
         worker.channel.close()
         worker.process.join()
         self._workers.remove(worker)
+        self._accept_or_not()
         if self._is_stopping:
             return
         if not self._is_serving:
@@ -206,8 +230,7 @@ class Supervisor:
                 worker.process.terminate()
         if not self._is_stopping:
             self._is_stopping = True
-            if self._is_serving:
-                self._selector.unregister(self._listener)
+            self._accept_or_not()
             self._listener.close()
 
 

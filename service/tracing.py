@@ -9,10 +9,12 @@ from collections.abc import Mapping
 
 from starlette.types import ASGIApp
 
-from service.request import Request
+from service.errors import SettingsError
+from service.request import PROBES, Request
 
 ENDPOINTS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
-NOT_TRACED = ("/livez", "/readyz", "/metrics")
+PROTOCOLS = ("OTEL_EXPORTER_OTLP_PROTOCOL", "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL")
+HTTP = "http/protobuf"
 
 
 def is_configured(environment: Mapping[str, str] = os.environ) -> bool:
@@ -21,25 +23,41 @@ def is_configured(environment: Mapping[str, str] = os.environ) -> bool:
 
 
 def traced(app: ASGIApp) -> ASGIApp:
-    """The app with a span around every request."""
+    """The app with a span around every request; raises SettingsError for a protocol not spoken."""
+    for name in PROTOCOLS:
+        if os.environ.get(name, HTTP) != HTTP:
+            raise SettingsError(f"{name}: expected {HTTP}, got {os.environ[name]!r:.80}")
     # Only here: what is off costs no memory and no time to start either.
     from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
     from opentelemetry.instrumentation.asgi import OpenTelemetryMiddleware
     from opentelemetry.sdk.resources import SERVICE_NAME, OTELResourceDetector, Resource
     from opentelemetry.sdk.trace import TracerProvider
     from opentelemetry.sdk.trace.export import BatchSpanProcessor
+    from opentelemetry.trace import set_tracer_provider
     from opentelemetry.util.http import parse_excluded_urls
 
     named = Resource({SERVICE_NAME: "vitrine"}).merge(OTELResourceDetector().detect())
     provider = TracerProvider(resource=named)
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+    set_tracer_provider(provider)
     middleware: ASGIApp = OpenTelemetryMiddleware(
         app,
         tracer_provider=provider,
-        excluded_urls=parse_excluded_urls(",".join(NOT_TRACED)),
+        excluded_urls=parse_excluded_urls(",".join(PROBES)),
         exclude_spans=["receive", "send"],
     )
     return middleware
+
+
+def close() -> None:
+    """Send what has not been sent."""
+    if is_configured():
+        from opentelemetry.sdk.trace import TracerProvider
+        from opentelemetry.trace import get_tracer_provider
+
+        provider = get_tracer_provider()
+        if isinstance(provider, TracerProvider):
+            provider.shutdown()
 
 
 def annotate_span(request: Request) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import math
 import mmap
 import socket
 from collections.abc import Callable
@@ -11,6 +12,7 @@ from typing import TypeAlias
 import uvicorn
 from uvicorn.server import ServerState
 
+from service import tracing
 from service.app import App, settle
 from service.connection import Connection
 from service.errors import StartError
@@ -19,6 +21,7 @@ from service.pages import LazyPages
 from service.settings import Settings
 
 READY = b"ready"
+STOP_MARGIN_S = 5  # beyond the longest request, for a client that does not read its answer
 
 Closed: TypeAlias = "memoryview[int]"
 """Shared by all processes: the connections that each worker has closed so far."""
@@ -37,8 +40,10 @@ class AdoptingServer(uvicorn.Server):
         config: uvicorn.Config,
         make_connection: Callable[[uvicorn.Config, ServerState], Connection],
         channel: socket.socket,
+        on_lost: Callable[[], None],
     ) -> None:
         super().__init__(config)
+        self._on_lost = on_lost
         self._make_connection = make_connection
         self._channel = channel
         self._adopting: set[asyncio.Task[None]] = set()
@@ -54,9 +59,10 @@ class AdoptingServer(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Adopt what is still on its way, answer it, then end."""
+        self._channel.shutdown(socket.SHUT_RD)  # from now on the supervisor takes another worker
         self._adopt()
         asyncio.get_running_loop().remove_reader(self._channel)
-        await asyncio.gather(*self._adopting)
+        await asyncio.gather(*self._adopting, return_exceptions=True)
         await super().shutdown(sockets)
 
     def _adopt(self) -> None:
@@ -69,6 +75,9 @@ class AdoptingServer(uvicorn.Server):
                     loop.remove_reader(self._channel)
                     self.should_exit = True
                     return
+                if not handles:  # this process has no file descriptor left for it
+                    self._on_lost()
+                    continue
                 connection = socket.socket(fileno=handles[0])
                 connection.setblocking(False)
                 task = loop.create_task(self._take_over(connection))
@@ -76,9 +85,13 @@ class AdoptingServer(uvicorn.Server):
                 task.add_done_callback(self._adopting.discard)
 
     async def _take_over(self, connection: socket.socket) -> None:
-        await asyncio.get_running_loop().connect_accepted_socket(
-            lambda: self._make_connection(self.config, self.server_state), connection
-        )
+        try:
+            await asyncio.get_running_loop().connect_accepted_socket(
+                lambda: self._make_connection(self.config, self.server_state), connection
+            )
+        except OSError:
+            connection.close()
+            self._on_lost()
 
 
 def run_worker(settings: Settings, number: int, channel: socket.socket, closed: Closed) -> None:
@@ -89,11 +102,12 @@ def run_worker(settings: Settings, number: int, channel: socket.socket, closed: 
 
     try:
         app = App(settings, number)
+        asgi = fronted(LazyPages(settings), lambda: app)
     except StartError as error:
         channel.sendall(str(error).encode())
         raise SystemExit(1) from error
     config = uvicorn.Config(
-        fronted(LazyPages(settings), lambda: app),
+        asgi,
         http="httptools",
         ws="none",
         lifespan="off",
@@ -101,7 +115,11 @@ def run_worker(settings: Settings, number: int, channel: socket.socket, closed: 
         access_log=False,
         proxy_headers=False,
         server_header=False,
+        timeout_graceful_shutdown=math.ceil(settings.request_timeout_s) + STOP_MARGIN_S,
     )
-    with contextlib.closing(app):
-        make_connection = partial(Connection, app=app, on_close=note_closed)
-        AdoptingServer(config, make_connection, channel).run()
+    make_connection = partial(Connection, app=app, on_close=note_closed)
+    try:
+        AdoptingServer(config, make_connection, channel, note_closed).run()
+    finally:
+        app.close()
+        tracing.close()

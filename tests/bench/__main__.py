@@ -1,6 +1,7 @@
 """`make bench`: Vitrine and its peers in turn, in one run, on this machine."""
 
 import argparse
+import contextlib
 import datetime
 import platform
 from dataclasses import replace
@@ -107,8 +108,10 @@ def _compare(other: System, results: Results) -> None:
 
 
 def _open_loop(results: Results) -> None:
-    with started(VITRINE, cores()) as running:
-        generator = Generator(running)
+    with (
+        started(VITRINE, cores()) as running,
+        contextlib.closing(Generator(running)) as generator,
+    ):
         generator.capacity(64, WARM_UP_S)
         for share in tqdm(SHARES, desc="open loop"):
             capacity = generator.capacity(64, CAPACITY_S)  # anew: the machine's speed drifts

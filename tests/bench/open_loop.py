@@ -120,6 +120,12 @@ class Generator:
         self._drain(outcome)
         return outcome
 
+    def close(self) -> None:
+        """Close every connection."""
+        for key in list(self._selector.get_map().values()):
+            self._forget(key.data)
+        self._selector.close()
+
     def _send(self, due: float) -> bool:
         while self._idle:
             connection = self._idle.pop()

@@ -1,20 +1,26 @@
 """One model with an engine of the test's own: which batches reach the engine."""
 
 import asyncio
+import json
 import threading
 from collections.abc import Callable, Iterator
 from typing import Literal
 
+import httpx
 import numpy as np
 import pytest
+from PIL import Image
 
 from service.artifact import Artifact
+from service.handlers import Handlers
 from service.manifest import read_manifest
 from service.metrics import Metrics
 from service.model import Model
+from service.models import Models
 from service.preprocess import Floats
 from service.settings import Settings
-from tests.asgi import request
+from tests.asgi import body_part, request
+from tests.drawing import encode
 from tests.server import CHECKOUT
 from tests.service.test_handlers import SAMPLE
 
@@ -39,6 +45,8 @@ class RecordingEngine:
 
     def predict(self, batch: Floats) -> Floats:
         self.sizes.append(len(batch))
+        if (batch.mean(axis=(1, 2, 3)) > 0.9).any():
+            raise ValueError("too bright")
         self.busy.set()
         assert self.released.wait(HANGS_S)
         return np.repeat(batch.mean(axis=(1, 2)), 10, axis=1)
@@ -97,3 +105,19 @@ def test_batch_is_filled_up_only_for_an_engine_of_fixed_sizes(
     answers = asyncio.run(one_and_then_three())
     assert engine.sizes == [1, computed]
     assert len(set(answers)) == 1  # four times the same image
+
+
+def test_image_that_the_engine_fails_on_is_an_error_in_its_place(make: Make) -> None:
+    model = make(RecordingEngine(fixed_sizes=False))
+    bright = encode(Image.new("L", (28, 28), 255), "PNG")
+    files = [("image", ("a.png", data)) for data in (SAMPLE, bright, SAMPLE)]
+    form = httpx.Request("POST", "http://x", files=files)
+    content_type = {"Content-Type": form.headers["content-type"]}
+    asked = request(body_part(form.read()), headers=content_type)
+    asked.set_timeout(HANGS_S)
+    handlers = Handlers(Models([model]), Settings(workers=1))
+    answer = asyncio.run(handlers.predict(asked, "fashion-mnist", None))
+    first, failed, last = json.loads(answer.body)["predictions"]
+    assert first == last
+    assert list(failed) == ["error"]
+    assert asked.request_id in failed["error"]

@@ -193,6 +193,17 @@ def test_refused_client_keeps_its_connection_and_its_request_id(
     assert not full.done()
 
 
+def test_request_that_never_becomes_whole_is_504_at_its_deadline(
+    narrow: Server, full: "Future[httpx.Response]"
+) -> None:
+    url = httpx.URL(narrow.url)
+    head = f"POST {DENOISER} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(QUICK)}\r\n"
+    with socket.create_connection((url.host, url.port), timeout=HANGS_S) as connection:
+        connection.sendall(f"{head}X-Request-Timeout-Ms: 50\r\n\r\n".encode() + QUICK[:10])
+        assert connection.recv(65536).startswith(b"HTTP/1.1 504 ")
+    assert not full.done()
+
+
 def test_full_queue_refuses_nothing_else(narrow: Server, full: "Future[httpx.Response]") -> None:
     assert httpx.get(f"{narrow.url}{DENOISER}").status_code == 405
     assert httpx.post(f"{narrow.url}/v1/models/nope:predict", content=QUICK).status_code == 404

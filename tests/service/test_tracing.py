@@ -1,6 +1,7 @@
 """Traces, as a collector gets them over OTLP."""
 
 import gzip
+import signal
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -75,3 +76,31 @@ def test_request_is_a_span_of_the_callers_trace_with_its_stages(
     (resource,) = export.resource_spans
     names = {attribute.key: attribute.value for attribute in resource.resource.attributes}
     assert names["service.name"].string_value == "vitrine"
+
+
+def test_last_spans_are_sent_when_the_server_ends(
+    exports: tuple[str, "Queue[ExportTraceServiceRequest]"],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    endpoint, received = exports
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint)
+    monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "3600000")
+    with serve(tmp_path, models="fashion-mnist", workers=1) as server:
+        assert httpx.post(f"{server.url}{PREDICT}", content=SAMPLE, headers=PNG).status_code == 200
+        assert server.stop(signal.SIGTERM) == 0
+    (span,) = spans(received.get(timeout=HANGS_S))
+    assert span.name == f"POST {PREDICT}"
+
+
+def test_protocol_that_is_not_spoken_stops_the_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:1")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc")
+    expected = "error: OTEL_EXPORTER_OTLP_PROTOCOL: expected http/protobuf, got 'grpc'"
+    with (
+        pytest.raises(RuntimeError, match=expected),
+        serve(tmp_path, models="fashion-mnist", workers=1),
+    ):
+        pass
