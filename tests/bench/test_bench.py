@@ -42,10 +42,12 @@ def test_missing_wrk_is_said_in_one_line(tmp_path: Path) -> None:
 
 
 def test_open_loop_counts_every_request_once() -> None:
-    with started(VITRINE, 1, models="fashion-mnist", queue_limit=1) as running:
-        with contextlib.closing(Generator(running)) as generator:
-            assert generator.capacity(4, 0.2) > 0
-            outcome = generator.run(rate=500, seconds=1)
+    with (
+        started(VITRINE, 1, models="fashion-mnist", queue_limit=1) as running,
+        contextlib.closing(Generator(running)) as generator,
+    ):
+        assert generator.capacity(4, 0.2) > 0
+        outcome = generator.run(rate=500, seconds=1)
     counts = {status: len(latencies) for status, latencies in outcome.latencies_s.items()}
     assert sum(counts.values()) + outcome.unsent == 500
     assert counts[OK] > 0

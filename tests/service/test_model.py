@@ -9,7 +9,7 @@ from typing import Literal
 import httpx
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from service.artifact import Artifact
 from service.handlers import Handlers
@@ -109,7 +109,9 @@ def test_batch_is_filled_up_only_for_an_engine_of_fixed_sizes(
 
 def test_image_that_the_engine_fails_on_is_an_error_in_its_place(make: Make) -> None:
     model = make(RecordingEngine(fixed_sizes=False))
-    bright = encode(Image.new("L", (28, 28), 255), "PNG")
+    white = Image.new("L", (28, 28), 255)
+    ImageDraw.Draw(white).point([(0, 0), (27, 0), (0, 27), (27, 27)], 0)  # no photo: stays as it is
+    bright = encode(white, "PNG")
     files = [("image", ("a.png", data)) for data in (SAMPLE, bright, SAMPLE)]
     form = httpx.Request("POST", "http://x", files=files)
     content_type = {"Content-Type": form.headers["content-type"]}

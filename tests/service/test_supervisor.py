@@ -290,3 +290,40 @@ def test_free_port_is_taken_where_none_is_named(tmp_path: Path) -> None:
         assert come_true(lambda: " ready " in start.log.read_text())
         (listening,) = psutil.Process(start.process.pid).net_connections("tcp")
         assert httpx.get(f"http://127.0.0.1:{listening.laddr.port}/readyz").status_code == 200
+
+
+def test_worker_that_hangs_holds_up_nobody_but_its_own(tmp_path: Path) -> None:
+    with (
+        serve(tmp_path, models=MODEL, workers=2) as server,
+        contextlib.ExitStack() as stack,
+    ):
+        hung, _ = workers(server)
+        os.kill(hung, signal.SIGSTOP)
+        try:
+            url = httpx.URL(server.url)
+            assert url.port is not None
+            for _ in range(1000):  # many more than lie in the channel of the one that hangs
+                connection = socket.create_connection((url.host, url.port), PATIENCE_S)
+                stack.enter_context(connection)
+            connection.sendall(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert connection.recv(65536).startswith(b"HTTP/1.1 200 ")
+        finally:
+            os.kill(hung, signal.SIGCONT)
+
+
+def test_worker_that_is_asked_to_end_loses_no_request(tmp_path: Path) -> None:
+    with serve(tmp_path, models=MODEL, workers=2) as server:
+        ending = workers(server)[0]
+        os.kill(ending, signal.SIGTERM)
+        while runs(ending):
+            assert ask(server) == 200
+        assert come_true(lambda: len(workers(server)) == 2)
+        assert server.stop(signal.SIGTERM) == 0
+
+
+def test_connections_wait_while_the_only_worker_is_replaced(tmp_path: Path) -> None:
+    with serve(tmp_path, models=MODEL, workers=1) as server:
+        (only,) = workers(server)
+        os.kill(only, signal.SIGKILL)
+        assert come_true(lambda: not runs(only))
+        assert ask(server) == 200
