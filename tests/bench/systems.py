@@ -39,6 +39,8 @@ class System:
     """Numbers of workers to choose from: the quickest is measured."""
     python: str = sys.executable
     """What its environment is made with."""
+    survives_a_pause: bool = True
+    """Whether it goes on after its processes were stopped; one that does not is left to idle."""
 
     @cached_property
     def payload(self) -> Payload:
@@ -77,6 +79,7 @@ PEER_SYSTEMS = (
         lambda: v2_binary(f"{V2}/infer"),
         (1, 2),
         "/usr/bin/python3.11",
+        survives_a_pause=False,
     ),
     System(
         "MLServer + LiteRT, JSON tensor",
@@ -142,7 +145,7 @@ class Running:
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:
         """Let none of its processes run meanwhile: some poll even when nobody asks them."""
-        processes = self.processes()
+        processes = self.processes() if self.system.survives_a_pause else []
         for process in processes:
             process.suspend()
         try:
