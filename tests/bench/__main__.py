@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from tests.bench import inside
+from tests.bench import inside, watched
 from tests.bench.closed_loop import measure, require_wrk
 from tests.bench.open_loop import OK, OVERLOADED, Generator
 from tests.bench.report import OURS, Results, table, write
@@ -24,6 +24,7 @@ from tests.bench.systems import (
     processor,
     started,
 )
+from tests.bench.watched import pauses_s
 
 CONNECTIONS = (1, 16, 64)
 WARM_UP_S = 2
@@ -58,6 +59,7 @@ def main() -> None:
         results.workers[other.name] = _best_workers(other)
     for other in tqdm(others, desc="closed loop"):
         _compare(other, results)
+        write(results, arguments.out)
     _open_loop(results)
     _process(results, arguments.drift_requests)
     results.inside = inside.measure()
@@ -141,9 +143,10 @@ def _process(results: Results, drift_requests: int) -> None:
             measure(running, 64, WARM_UP_S)
             results.memory_mb[workers] = running.memory_bytes() / 1e6
     with (
-        started(VITRINE, cores()) as running,
+        started(replace(VITRINE, module=watched.__name__), cores()) as running,
         tqdm(total=drift_requests, desc="memory over requests") as progress,
     ):
+        at_start = len(pauses_s())
         first = None
         while progress.n < drift_requests:
             progress.update(measure(running, 16, 5).requests)
@@ -151,10 +154,13 @@ def _process(results: Results, drift_requests: int) -> None:
                 first = running.memory_bytes()
         last = running.memory_bytes()
         first = first or last
+        pauses = pauses_s()[at_start:]
         results.drift = {
             "memory after the first 50,000 requests, MB": first / 1e6,
             f"memory after {progress.n:,} requests, MB": last / 1e6,
             "drift of the memory": last / first - 1,
+            "garbage collections meanwhile, in all processes": len(pauses),
+            "longest of them, ms": max(pauses, default=0) * 1000,
         }
 
 

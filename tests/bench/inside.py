@@ -1,10 +1,9 @@
-"""What is measured inside one process: metrics on and off, collector pauses, what batching gains.
+"""What is measured inside one process: metrics on and off, what batching gains.
 
 `python -m tests.bench.inside` measures these alone.
 """
 
 import asyncio
-import gc
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from statistics import median
 import uvloop
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.app import GC_THRESHOLDS, App
+from service.app import App
 from service.front import Front
 from service.queue import BatchQueue
 from service.settings import Settings
@@ -23,7 +22,6 @@ from tests.bench.systems import PREDICT
 ROUNDS = 60
 REQUESTS_A_ROUND = 320
 CONCURRENCY = 16
-PAUSE_REQUESTS = 200_000
 FIXED_COST_S = 0.001
 ITEM_COST_S = 0.00001
 ITEMS = 2000
@@ -84,32 +82,6 @@ def metrics_cost() -> float:
     return median(uvloop.run(ratio()) for _ in range(ROUNDS))
 
 
-def longest_pause_s() -> float:
-    """The longest pause of the garbage collector over many requests, set up as a worker is."""
-    app = local_app(metrics=True)
-    begun, longest = 0.0, 0.0
-
-    def note(phase: str, _info: dict[str, int]) -> None:
-        nonlocal begun, longest
-        if phase == "start":
-            begun = time.perf_counter()
-        else:
-            longest = max(longest, time.perf_counter() - begun)
-
-    gc.collect()
-    gc.freeze()
-    before = gc.get_threshold()
-    gc.set_threshold(*GC_THRESHOLDS)
-    gc.callbacks.append(note)
-    try:
-        uvloop.run(seconds_of(app, PAUSE_REQUESTS))
-    finally:
-        gc.callbacks.remove(note)
-        gc.set_threshold(*before)
-        gc.unfreeze()
-    return longest
-
-
 @dataclass
 class _Unhurried:
     """A request without an end."""
@@ -159,7 +131,6 @@ def measure() -> dict[str, float]:
     """All of them."""
     return {
         "metrics' part of a request's time in the app": metrics_cost(),
-        "longest pause of the garbage collector in 200,000 requests, ms": longest_pause_s() * 1000,
         "batched to unbatched, for an engine of 1 ms a call and 0.01 ms an image": batching_gain(),
     }
 

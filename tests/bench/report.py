@@ -196,6 +196,9 @@ def write(results: Results, folder: Path) -> None:
                 color=line.get_color(),
             )
     axes.set(xscale="log", yscale="log", xlabel="p99, ms", ylabel="requests/s")
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter("{x:,g}")
+        axis.set_minor_formatter("{x:,g}" if axis is axes.yaxis else "")
     axes.set_title(
         "Up and to the left is better; 1, 16 and 64 connections\n"
         f"{results.machine}, {results.date}",

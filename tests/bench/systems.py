@@ -41,6 +41,8 @@ class System:
     """What its environment is made with."""
     survives_a_pause: bool = True
     """Whether it goes on after its processes were stopped; one that does not is left to idle."""
+    module: str = "service"
+    """What starts Vitrine itself."""
 
     @cached_property
     def payload(self) -> Payload:
@@ -56,7 +58,7 @@ class System:
     def command(self, port: int, workers: int) -> list[str]:
         """What starts it in the foreground."""
         if not self.folder:
-            return [sys.executable, "-m", "service", "--host", "127.0.0.1", "--port", str(port)]
+            return [sys.executable, "-m", self.module, "--host", "127.0.0.1", "--port", str(port)]
         python = ENVIRONMENTS / self.folder / "bin" / "python"
         server = PEERS / self.folder / "server.py"
         arguments = ["--port", port, "--workers", workers, "--models", CHECKOUT / "models"]

@@ -22,8 +22,8 @@ PARENT_ID = "b7ad6b7169203331"
 
 
 @pytest.fixture
-def exports() -> Iterator[tuple[str, "Queue[ExportTraceServiceRequest]"]]:
-    """A collector's address and what it gets."""
+def received(monkeypatch: pytest.MonkeyPatch) -> Iterator["Queue[ExportTraceServiceRequest]"]:
+    """What a collector gets, which the servers to be started send their traces to."""
     received: Queue[ExportTraceServiceRequest] = Queue()
 
     class Collector(BaseHTTPRequestHandler):
@@ -40,7 +40,9 @@ def exports() -> Iterator[tuple[str, "Queue[ExportTraceServiceRequest]"]]:
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Collector) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}", received
+        endpoint = f"http://127.0.0.1:{server.server_port}"
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint)
+        yield received
         server.shutdown()
 
 
@@ -54,12 +56,8 @@ def spans(export: ExportTraceServiceRequest) -> list[Span]:
 
 
 def test_request_is_a_span_of_the_callers_trace_with_its_stages(
-    exports: tuple[str, "Queue[ExportTraceServiceRequest]"],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    received: "Queue[ExportTraceServiceRequest]", tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    endpoint, received = exports
-    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint)
     monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "50")
     with serve(tmp_path, models="fashion-mnist", workers=1) as server:
         headers = PNG | {"traceparent": f"00-{TRACE_ID}-{PARENT_ID}-01", "X-Request-ID": "traced"}
@@ -79,12 +77,8 @@ def test_request_is_a_span_of_the_callers_trace_with_its_stages(
 
 
 def test_last_spans_are_sent_when_the_server_ends(
-    exports: tuple[str, "Queue[ExportTraceServiceRequest]"],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    received: "Queue[ExportTraceServiceRequest]", tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    endpoint, received = exports
-    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint)
     monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "3600000")
     with serve(tmp_path, models="fashion-mnist", workers=1) as server:
         assert httpx.post(f"{server.url}{PREDICT}", content=SAMPLE, headers=PNG).status_code == 200
