@@ -137,7 +137,10 @@ def _rest(results: Results) -> str:
     rows = [
         ["otherwise", ""],
         ["start to ready, s", starts],
-        *([f"memory with {workers} workers, MB", f"{mb:.0f}"] for workers, mb in memory.items()),
+        *(
+            [f"memory with {workers} worker{'s' * (workers > 1)}, MB", f"{mb:.0f}"]
+            for workers, mb in memory.items()
+        ),
         *([name, f"{value:,.4g}"] for name, value in results.drift.items()),
         *([name, f"{value:,.4g}"] for name, value in results.inside.items()),
     ]

@@ -65,3 +65,7 @@ def test_results_are_read_as_they_were_written(tmp_path: Path) -> None:
     assert read(tmp_path) == results
     assert "| other | 2 | 100 / 1,600 / 6,400 |" in table(read(tmp_path))
     assert (tmp_path / "results.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_readme_shows_the_results_that_are_committed() -> None:
+    assert table(read(CHECKOUT / "tests/bench")) in (CHECKOUT / "README.md").read_text()
