@@ -116,7 +116,8 @@ def test_overload_is_503_and_the_others_are_answered(
 ) -> None:
     answers = list(pool.map(lambda _: post(narrow, SLOW), range(EIGHT)))
     refused = [answer for answer in answers if answer.status_code != 200]
-    assert 1 <= len(refused) <= EIGHT - 2  # one is computed, one may wait
+    # One is computed; one more may wait, if it comes when the first has left the queue.
+    assert 1 <= len(refused) < EIGHT
     for answer in refused:
         assert answer.status_code == 503
         check_overload(answer)
