@@ -10,7 +10,12 @@ from collections.abc import Callable
 
 import uvicorn
 from starlette.types import Message
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn._types import ASGI3Application
+from uvicorn.protocols.http.httptools_impl import (
+    STATUS_LINE,
+    HttpToolsProtocol,
+    RequestResponseCycle,
+)
 from uvicorn.server import ServerState
 
 from service import tracing
@@ -36,12 +41,17 @@ class Connection(HttpToolsProtocol):
         self._vitrine = app
         self._on_close = on_close
         self._may_answer = not tracing.is_configured()
+        self._running: _Exchange | RequestResponseCycle | None = None
+        """The request that is being answered; others may have come behind it."""
         self._model: Model | None = None
         """What a request is for, while it comes in and may still be answered here."""
         self._body = b""
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Note the end."""
+        """Tell of the end, and the request that is being answered: uvicorn tells the last one."""
+        if self._running is not None:
+            self._running.disconnected = True
+            self._running.message_event.set()
         super().connection_lost(exc)
         self._on_close()
 
@@ -79,10 +89,14 @@ class Connection(HttpToolsProtocol):
         if model.is_full:
             self._refuse(model, request, exchange)
             return
-        self.cycle = exchange  # type: ignore[assignment]
+        self.cycle = self._running = exchange  # type: ignore[assignment]
         task = self.loop.create_task(self._answer(model, request, exchange))
         self.tasks.add(task)
         task.add_done_callback(self.tasks.discard)
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
+        self._running = cycle
+        super()._start_asgi_task(cycle, app)
 
     def _is_ordinary_post(self) -> bool:
         return (
@@ -113,7 +127,7 @@ class Connection(HttpToolsProtocol):
             work = app.handlers.predict(request, model.manifest.name, model.manifest.version)
             response = await answer(work, request, app.settings.request_timeout_s)
             status = response.status
-            if not exchange.disconnected:
+            if not self.transport.is_closing():
                 self._write(response, request, exchange)
                 await self.flow.drain()
         finally:
