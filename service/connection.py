@@ -26,6 +26,9 @@ from service.model import Model
 from service.request import Request
 from service.response import Response, error_response
 
+# A longer one, or one with a fragment, is for uvicorn to take apart.
+MAX_URL_BYTES = 4096
+
 
 class Connection(HttpToolsProtocol):
     """Tells when it is closed; answers by itself what comes in one piece for a model.
@@ -46,12 +49,16 @@ class Connection(HttpToolsProtocol):
         self._model: Model | None = None
         """What a request is for, while it comes in and may still be answered here."""
         self._body = b""
+        self._keeps_alive = True
+        self._header_count = 0
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Tell of the end, and the request that is being answered: uvicorn tells the last one."""
-        if self._running is not None:
-            self._running.disconnected = True
-            self._running.message_event.set()
+        """Tell of the end, and every request; uvicorn tells the one that came last alone."""
+        for cycle in (self._running, *(waiting for waiting, _ in self.pipeline)):
+            if cycle is not None:
+                cycle.disconnected = True
+                cycle.message_event.set()
+        self.pipeline.clear()
         super().connection_lost(exc)
         self._on_close()
 
@@ -66,7 +73,10 @@ class Connection(HttpToolsProtocol):
         self._unset_keepalive_if_required()
         model = self._vitrine.models.by_path.get(self.url.partition(b"?")[0])
         if model is not None and self._is_ordinary_post():
+            version = self.parser.get_http_version()
             self._model, self._body = model, b""
+            self._keeps_alive = version != "1.0" and self.parser.should_keep_alive()
+            self._header_count = len(self.headers)  # trailers will be added to them
         else:
             super().on_headers_complete()
 
@@ -105,14 +115,17 @@ class Connection(HttpToolsProtocol):
             and self.parser.get_method() == b"POST"
             and not self.expect_100_continue
             and not self.flow.write_paused
+            and len(self.url) <= MAX_URL_BYTES
+            and b"#" not in self.url
         )
 
     def _go_on(self) -> None:
         """Hand to uvicorn what was kept from it."""
         self._model = None
         super().on_headers_complete()
-        if self._body:
-            super().on_body(self._body)
+        body, self._body = self._body, b""
+        if body:
+            super().on_body(body)
 
     def _refuse(self, model: Model, request: Request, exchange: "_Exchange") -> None:
         request.model, request.version = model.manifest.name, model.manifest.version
@@ -129,20 +142,20 @@ class Connection(HttpToolsProtocol):
             status = response.status
             if not self.transport.is_closing():
                 self._write(response, request, exchange)
-                await self.flow.drain()
         finally:
             exchange.response_complete = True
             conclude(app, request, status)
         self.on_response_complete()
 
     def _exchange(self) -> "_Exchange":
-        version = self.parser.get_http_version()
-        return _Exchange(self._body, version != "1.0" and self.parser.should_keep_alive())
+        body, self._body = self._body, b""
+        return _Exchange(body, self._keeps_alive)
 
     def _request(self, exchange: "_Exchange") -> Request:
         path, _, query = self.url.partition(b"?")
+        headers = self.headers[: self._header_count]
         scope = {"method": "POST", "path": path.decode("ascii"), "query_string": query}
-        return Request({**scope, "headers": self.headers}, exchange.receive)
+        return Request({**scope, "headers": headers}, exchange.receive)
 
     def _write(self, response: Response, request: Request, exchange: "_Exchange") -> None:
         headers = [*self.server_state.default_headers, *response.header_list(request.request_id)]
