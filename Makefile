@@ -11,12 +11,15 @@ BIN := $(VENV)/bin
 # BentoML would report its use to its makers.
 export BENTOML_DO_NOT_TRACK := True
 
-.PHONY: help serve test bench train lint format lock bench-lock bento clean
+# What serves on a GPU needs Keras and CUDA's libraries.
+SERVING := $(if $(filter gpu,$(VITRINE_DEVICE)),gpu,serve)
+
+.PHONY: help serve test bench gpu-check train lint format lock bench-lock bento clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(firstword $(MAKEFILE_LIST)) | sed -E 's/:[^#]*## /\t/' | expand -t 12
 
-serve: $(VENV)/.serve ## Serve the models in models/ on PORT (3000), in the foreground
+serve: $(VENV)/.$(SERVING) ## Serve the models in models/ on PORT (3000), in the foreground
 	@echo "Serving on http://localhost:$(PORT); Ctrl-C ends it"
 	@exec $(BIN)/python -m service --port $(PORT)
 
@@ -26,6 +29,9 @@ test: $(VENV)/.test ## Run the whole test suite
 
 bench: $(VENV)/.test ## Measure against other servers: make bench ARGS="--rounds 5"
 	@$(BIN)/python -m tests.bench $(ARGS)
+
+gpu-check: $(VENV)/.gpu $(VENV)/.test ## Compare every model on this machine's GPU with the CPU
+	@$(BIN)/python -m tests.bench.gpu_check $(ARGS)
 
 train: $(VENV)/.train ## Train a model: make train ARGS="fashion-mnist --smoke"
 	@$(BIN)/python -m training $(ARGS)
@@ -43,7 +49,7 @@ bento: $(VENV)/.test ## Build a Bento with the models in it
 	@$(BIN)/bentoml build
 
 lock: $(VENV)/.test ## Lock the dependencies again
-	@set -e; for extras in "test --extra train --extra test" "train --extra train" "serve"; do \
+	@set -e; for extras in "test --extra train --extra test" "train --extra train" "gpu --extra gpu" "serve"; do \
 		set -- $$extras; name=$$1; shift; \
 		constraint=$$([ "$$name" = test ] || echo "--constraint requirements/test.lock"); \
 		$(BIN)/uv pip compile pyproject.toml "$$@" $$constraint --universal --generate-hashes --upgrade \

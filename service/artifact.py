@@ -64,7 +64,7 @@ def verify(artifact: Artifact) -> None:
     needed = [sample.file]
     if isinstance(sample.expected, ExpectedImage):
         needed.append(sample.expected.file)
-    needed += [engine.file for engine in artifact.manifest.engines.values()]
+    needed += [engine.file for engine in artifact.manifest.engines.values() if engine.file]
     for name in needed:
         if name not in artifact.manifest.files:
             raise ArtifactError(f"{artifact.folder}: {name} is used but not listed under files")

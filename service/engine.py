@@ -1,19 +1,22 @@
 """The network itself: `predict(batch) -> batch`, on LiteRT or on Keras; knows nothing of HTTP."""
 
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter
 
+from service.manifest import Device, EngineName
 from service.preprocess import Floats
+
+HALF_POLICY = "mixed_float16"
 
 
 class Engine(Protocol):
     """A loaded network; not safe across threads."""
 
-    name: Literal["litert", "keras"]
-    device: Literal["cpu", "gpu"]
+    name: EngineName
+    device: Device
     fixed_sizes: bool
     """Whether a batch of a new size is slow at first: batches are padded to a few sizes then."""
 
@@ -25,11 +28,11 @@ class Engine(Protocol):
 class LiteRTEngine:
     """A `.tflite` file on the CPU, through XNNPACK."""
 
-    name: Literal["litert", "keras"] = "litert"
-    device: Literal["cpu", "gpu"] = "cpu"
+    device: Device = "cpu"
     fixed_sizes = False
 
-    def __init__(self, model: Path, threads: int) -> None:
+    def __init__(self, model: Path, threads: int, name: EngineName = "litert") -> None:
+        self.name = name
         self._interpreter = Interpreter(model_path=str(model), num_threads=threads)
         self._input: int = self._interpreter.get_input_details()[0]["index"]
         self._output: int = self._interpreter.get_output_details()[0]["index"]
@@ -48,20 +51,39 @@ class LiteRTEngine:
 
 
 class KerasEngine:
-    """A `.keras` file on Keras 3's backend: TensorFlow, JAX or PyTorch."""
+    """A `.keras` file on Keras 3's backend: TensorFlow, JAX or PyTorch.
 
-    name: Literal["litert", "keras"] = "keras"
+    Called `keras-half`, it computes in half precision; weights and answers stay in float32.
+    """
+
     fixed_sizes = True  # its backends compile the network anew for a shape that they do not know
 
-    def __init__(self, model: Path, device: Literal["cpu", "gpu"]) -> None:
+    def __init__(self, model: Path, device: Device, name: EngineName = "keras") -> None:
         import keras
 
+        self.name = name
         self.device = device
-        self._model = keras.saving.load_model(model, compile=False)
+        network = keras.saving.load_model(model, compile=False)
+        self.network = _in_half(network) if name == "keras-half" else network
 
     def predict(self, batch: Floats) -> Floats:
         """A batch (n, height, width, channels) -> (n, …), in the same order."""
-        return np.asarray(self._model.predict_on_batch(batch), dtype=np.float32)
+        return np.asarray(self.network.predict_on_batch(batch), dtype=np.float32)
+
+
+def _in_half(network: Any) -> Any:
+    """The same network with every layer but a softmax computing in half precision."""
+    import keras
+
+    def convert(layer: Any) -> Any:
+        config = layer.get_config()
+        if not isinstance(layer, keras.layers.InputLayer | keras.layers.Softmax):
+            config["dtype"] = HALF_POLICY
+        return type(layer).from_config(config)
+
+    half = keras.models.clone_model(network, clone_function=convert)
+    half.set_weights(network.get_weights())
+    return half
 
 
 def count_gpus() -> int:

@@ -126,6 +126,8 @@ def _page(app: App, request: Request) -> Response | None:
             return error_response(UnknownRoute("expected VITRINE_METRICS=true, got false"))
         case "/v1/models":
             return app.handlers.list_models()
+        case "/livez" | "/readyz" if app.metrics.is_any_engine_failing():
+            return error_response(Unavailable("expected engines that work, got one that fails"))
         case _:
             # A worker that has started has proven its models on their samples.
             return json_response({"status": "ready" if path == "/readyz" else "alive"})

@@ -4,6 +4,7 @@ import importlib.util
 import os
 import re
 from collections.abc import MutableMapping
+from dataclasses import dataclass
 from pathlib import Path
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
@@ -31,3 +32,41 @@ def take_gpu(worker: int, environment: MutableMapping[str, str] = os.environ) ->
 def keras_is_installed() -> bool:
     """Whether anything here can use a GPU."""
     return importlib.util.find_spec("keras") is not None
+
+
+def let_memory_grow(environment: MutableMapping[str, str] = os.environ) -> None:
+    """Keep TensorFlow and JAX from taking all of a GPU's memory at the start."""
+    environment.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
+    environment.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+
+
+@dataclass(frozen=True)
+class GpuMemory:
+    """One GPU of the machine, as its driver tells."""
+
+    number: int
+    name: str
+    used_bytes: int
+    total_bytes: int
+
+
+def gpu_memory() -> list[GpuMemory]:
+    """The memory of every GPU; none where NVIDIA's management library is not installed."""
+    if importlib.util.find_spec("pynvml") is None:
+        return []
+    import pynvml
+
+    try:
+        pynvml.nvmlInit()
+    except pynvml.NVMLError:
+        return []
+    try:
+        found = []
+        for number in range(pynvml.nvmlDeviceGetCount()):
+            handle = pynvml.nvmlDeviceGetHandleByIndex(number)
+            memory = pynvml.nvmlDeviceGetMemoryInfo(handle)
+            name = pynvml.nvmlDeviceGetName(handle)
+            found.append(GpuMemory(number, name, int(memory.used), int(memory.total)))
+        return found
+    finally:
+        pynvml.nvmlShutdown()

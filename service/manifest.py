@@ -25,6 +25,8 @@ ModelName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]*$", ma
 Version = Annotated[str, StringConstraints(pattern=r"^[0-9]+$", max_length=9)]
 Label = Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f\x7f]+$", max_length=200)]
 Side = Annotated[int, Field(gt=0, le=MAX_SIDE)]
+EngineName = Literal["litert", "litert-dynamic-int8", "litert-int8", "keras", "keras-half"]
+Device = Literal["cpu", "gpu"]
 BatchSize = Annotated[str, StringConstraints(pattern=r"^[1-9][0-9]*$", max_length=6)]
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 
@@ -63,10 +65,13 @@ class FashionMnist(Part):
 
 
 class Scale(Part):
-    """`(pixel / divisor - mean) / deviation`, from 0..255 to what the network was trained on."""
+    """`(pixel / divisor - mean) / deviation`, from 0..255 to what the network was trained on.
+
+    A mean may be one for all channels, or one for each of red, green and blue.
+    """
 
     divisor: float = Field(default=255.0, gt=0)
-    mean: float = 0.0
+    mean: float | tuple[float, float, float] = 0.0
     deviation: float = Field(default=1.0, gt=0)
 
 
@@ -113,9 +118,14 @@ class Tiling(Part):
 class Engine(Part):
     """One way to run the network, and what export measured of it on the validation split."""
 
-    file: FileName
+    file: FileName | None = None
+    """None for one that was measured and not kept."""
     max_abs_difference: float = Field(ge=0)
+    """From the float network's output."""
     label_agreement: float | None = Field(default=None, ge=0, le=1)
+    """The share of images to which it gives the float network's label."""
+    accuracy: float | None = Field(default=None, ge=0, le=1)
+    psnr_db: FiniteFloat | None = None
     milliseconds: dict[BatchSize, float] = Field(min_length=1)
     """Of one batch, by its size; none larger is served."""
 
@@ -163,6 +173,8 @@ class Training(Part):
     seed: int
     dataset: str
     dataset_sha256: dict[str, Sha256]
+    base: str | None = None
+    """The model whose weights it started from."""
     commit: str
     libraries: dict[str, str]
     seconds: float = Field(ge=0)
@@ -181,7 +193,9 @@ class Manifest(Part):
     tiling: Tiling | None = None
     parameters: int = Field(gt=0)
     metrics: dict[str, FiniteFloat]
-    engines: dict[Literal["litert", "keras"], Engine] = Field(min_length=1)
+    engines: dict[EngineName, Engine] = Field(min_length=1)
+    engine: dict[Device, EngineName] = Field(min_length=1)
+    """The choice that export made by measurement: what is served on each kind of device."""
     files: dict[FileName, File]
     sample: Sample
     training: Training
@@ -194,11 +208,25 @@ class Manifest(Part):
                 f"expected {channels} channels of input for {self.input.color}, "
                 f"got {self.input.shape[2]}"
             )
+        if isinstance(self.input.scale.mean, tuple) and channels != 3:
+            raise ValueError("expected one mean for the one channel of grey, got three")
+        self._check_engine()
         if self.task == "classification":
             self._check_classification()
         else:
             self._check_denoising()
         return self
+
+    def _check_engine(self) -> None:
+        for device, name in self.engine.items():
+            if name not in self.engines or self.engines[name].file is None:
+                kept = [name for name, engine in self.engines.items() if engine.file]
+                raise ValueError(
+                    f"expected an engine for the {device} among those with a file, {kept}, "
+                    f"got {name!r}"
+                )
+            if device == "gpu" and not name.startswith("keras"):
+                raise ValueError(f"expected an engine on Keras for the gpu, got {name!r}")
 
     def _check_classification(self) -> None:
         expected = self.sample.expected

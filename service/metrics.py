@@ -4,7 +4,7 @@ prometheus_client writes the text. The label values are all known at the start, 
 can make a series.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
 from itertools import product
@@ -30,6 +30,7 @@ from service.counters import (
     open_values,
     total_values,
 )
+from service.gpus import GpuMemory
 from service.manifest import Manifest
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
@@ -161,6 +162,20 @@ class Metrics:
             ("model", "label"),
             ((model.name, label) for model in models for label in model.labels),
         )
+        progressive = self._family(
+            CounterMetricFamily,
+            "vitrine_progressive_jpegs_total",
+            "JPEGs that are unpacked in full before they are scaled down: some 3 bytes a pixel",
+            ("model",),
+            by_name,
+        )
+        engine_failing = self._family(
+            GaugeMetricFamily,
+            "vitrine_engine_failing",
+            "Workers whose engine fails whatever it is given; /livez fails then, too",
+            ("model",),
+            by_name,
+        )
         self._folder = folder
         self._is_on = is_on
         self._values = open_values(folder, worker, self._families[-1].end_slot)
@@ -169,9 +184,16 @@ class Metrics:
         self.stage_seconds = self._histograms(stage_seconds)
         self.batch_size = self._histograms(batch_size)
         self.predictions = self._counters(predictions)
+        self.progressive_jpegs = self._counters(progressive)
         self.queue_depth = self._gauges(queue_depth)
-        for gauge in self.queue_depth.values():  # what a worker of this number left when it died
-            gauge.set(0)
+        # Not only for those who look at the metrics.
+        self._engine_failing = engine_failing
+        self.engine_failing = {
+            labels: Gauge(self._values, slot) for labels, slot in engine_failing.slots().items()
+        }
+        for gauge in (*self.queue_depth.values(), *self.engine_failing.values()):
+            gauge.set(0)  # what a worker of this number left when it died
+        self._gpu_memory: Callable[[], Iterable[GpuMemory]] = tuple
         self._info = GaugeMetricFamily(
             "vitrine_model_info",
             "1 for every model that is served",
@@ -181,6 +203,15 @@ class Metrics:
     def announce(self, model: Manifest, engine: str, device: str, sha256: str) -> None:
         """Note what a model is served with."""
         self._info.add_metric((model.name, model.version, engine, device, sha256), 1)
+
+    def watch_gpus(self, memory: Callable[[], Iterable[GpuMemory]]) -> None:
+        """Ask for the GPUs' memory on every scrape."""
+        self._gpu_memory = memory
+
+    def is_any_engine_failing(self) -> bool:
+        """Whether one of any worker does."""
+        family = self._engine_failing
+        return bool(self._totals()[family.first_slot : family.end_slot].any())
 
     def expose(self) -> bytes:
         """The metrics of all workers, in Prometheus's text format."""
@@ -192,8 +223,21 @@ class Metrics:
         """What prometheus_client asks a collector for."""
         totals = self._totals()
         yield self._info
+        yield from self._gpus()
         for family in self._families:
             yield family.expose(totals)
+
+    def _gpus(self) -> Iterator[Metric]:
+        gpus = GaugeMetricFamily(
+            "vitrine_gpu_memory_bytes",
+            "Memory of each GPU, by all that use it",
+            labels=("gpu", "name", "state"),
+        )
+        for gpu in self._gpu_memory():
+            gpus.add_metric((str(gpu.number), gpu.name, "used"), gpu.used_bytes)
+            gpus.add_metric((str(gpu.number), gpu.name, "total"), gpu.total_bytes)
+        if gpus.samples:
+            yield gpus
 
     def _totals(self) -> npt.NDArray[np.float64]:
         if self._folder is None:

@@ -25,6 +25,8 @@ INLINE_PIXELS = 128 * 128
 # Batches that take longer are not timed a second time: no noise hides what they cost.
 LONG_S = 0.005
 TIMED_RUNS = 10
+# Inputs are checked before an engine sees them: this many failures in a row are the device's.
+MAX_FAILURES = 3
 
 
 class Model:
@@ -51,6 +53,9 @@ class Model:
         self._stage_seconds = {
             stage: metrics.stage_seconds[self.manifest.name, stage] for stage in STAGES
         }
+        self._engine_failing = metrics.engine_failing[(self.manifest.name,)]
+        self._failures = 0
+        self._progressive_jpegs = metrics.progressive_jpegs[(self.manifest.name,)]
         self._predictions = {
             label: metrics.predictions[self.manifest.name, label] for label in self.manifest.labels
         }
@@ -175,7 +180,11 @@ class Model:
             raise ArtifactError(f"{path}: {error}") from error
 
     def _open(self, data: bytes) -> Image.Image:
-        return open_image(data, self._settings.max_image_bytes, self._settings.max_image_pixels)
+        settings = self._settings
+        image = open_image(data, settings.max_image_bytes, settings.max_image_pixels)
+        if "progressive" in image.info:
+            self._progressive_jpegs.inc()
+        return image
 
     async def _predict(self, item: Floats, request: Request) -> Floats:
         timed = await self._queue.submit(item, request)
@@ -195,11 +204,25 @@ class Model:
             size = next(known for known in self._sizes if known >= count)
             items = [*items, *[np.zeros_like(items[0])] * (size - count)]
         batch = np.stack(items) if len(items) > 1 else items[0][np.newaxis]
-        return list(self.engine.predict(batch)[:count])
+        return list(self._run(batch)[:count])
 
     def _compute_tiled(self, items: Sequence[Floats]) -> Sequence[Floats]:
         assert self.manifest.tiling is not None
-        return [predict_tiled(item, self.engine.predict, self.manifest.tiling) for item in items]
+        return [predict_tiled(item, self._run, self.manifest.tiling) for item in items]
+
+    def _run(self, batch: Floats) -> Floats:
+        """The engine's answer; one that fails time after time marks this process as not alive."""
+        try:
+            answer = self.engine.predict(batch)
+        except Exception:
+            self._failures += 1
+            if self._failures == MAX_FAILURES:
+                self._engine_failing.set(1)
+            raise
+        if self._failures:
+            self._failures = 0
+            self._engine_failing.set(0)
+        return answer
 
 
 def _sizes(max_batch_size: int) -> tuple[int, ...]:

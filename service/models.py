@@ -6,13 +6,12 @@ from typing import Literal
 from service.artifact import Artifact, verify
 from service.engine import Engine, KerasEngine, LiteRTEngine, count_gpus
 from service.errors import ArtifactError, SettingsError, StartError, UnknownModel
-from service.gpus import keras_is_installed, visible_gpus
+from service.gpus import gpu_memory, keras_is_installed, let_memory_grow, visible_gpus
 from service.log import logger
+from service.manifest import Device
 from service.metrics import Metrics
 from service.model import Model
 from service.settings import Settings, cpu_limit
-
-Device = Literal["cpu", "gpu"]
 
 
 class Models:
@@ -59,6 +58,8 @@ class Models:
 def load_models(artifacts: list[Artifact], settings: Settings, metrics: Metrics) -> Models:
     """Verify, load, prove and warm every model; raises ArtifactError or SettingsError."""
     device = choose_device(settings.device)
+    if device == "gpu":
+        _announce_gpus(metrics)
     threads = max(1, cpu_limit() // settings.workers)
     loaded: list[Model] = []
     for artifact in artifacts:
@@ -80,7 +81,7 @@ def load_models(artifacts: list[Artifact], settings: Settings, metrics: Metrics)
 
 def _announce(model: Model, metrics: Metrics) -> None:
     manifest, engine = model.manifest, model.engine
-    sha256 = manifest.files[manifest.engines[engine.name].file].sha256
+    sha256 = manifest.files[str(manifest.engines[engine.name].file)].sha256
     metrics.announce(manifest, engine.name, engine.device, sha256)
     fields = {
         "model": manifest.name,
@@ -89,6 +90,13 @@ def _announce(model: Model, metrics: Metrics) -> None:
         "device": engine.device,
     }
     logger.info("loaded", extra={"fields": fields})
+
+
+def _announce_gpus(metrics: Metrics) -> None:
+    metrics.watch_gpus(gpu_memory)
+    for gpu in gpu_memory():
+        fields = {"gpu": gpu.number, "name": gpu.name, "memory_bytes": gpu.total_bytes}
+        logger.info("found", extra={"fields": fields})
 
 
 def choose_device(wanted: Literal["auto", "cpu", "gpu"]) -> Device:
@@ -102,6 +110,7 @@ def choose_device(wanted: Literal["auto", "cpu", "gpu"]) -> Device:
                 "got an environment without Keras"
             )
         return "cpu"
+    let_memory_grow()
     # `auto` must not load a whole backend where plainly no GPU is.
     if wanted == "auto" and not visible_gpus():
         return "cpu"
@@ -120,14 +129,17 @@ def choose_device(wanted: Literal["auto", "cpu", "gpu"]) -> Device:
 
 
 def open_engine(artifact: Artifact, device: Device, threads: int) -> Engine:
-    """Keras on a GPU; on a CPU LiteRT, or Keras without a `.tflite`; raises ArtifactError."""
-    engines = artifact.manifest.engines
-    if device == "cpu" and "litert" in engines:
-        return LiteRTEngine(artifact.path(engines["litert"].file), threads)
-    if "keras" not in engines:
+    """The engine that export chose for a device by measurement; raises ArtifactError."""
+    manifest = artifact.manifest
+    if device not in manifest.engine:
         raise ArtifactError(
-            f"{artifact.folder}: expected an engine for the {device}, got {', '.join(engines)}"
+            f"{artifact.folder}: expected an engine for the {device}, got one for "
+            f"{', '.join(manifest.engine)}"
         )
+    name = manifest.engine[device]
+    path = artifact.path(str(manifest.engines[name].file))
+    if name.startswith("litert"):
+        return LiteRTEngine(path, threads, name)
     if not keras_is_installed():
-        raise ArtifactError(f"{artifact.folder}: has no .tflite, and Keras is not installed")
-    return KerasEngine(artifact.path(engines["keras"].file), device)
+        raise ArtifactError(f"{artifact.folder}: its engine is {name}, and Keras is not installed")
+    return KerasEngine(path, device, name)

@@ -40,7 +40,7 @@ def scale(pixels: Pixels, spec: Scale) -> Floats:
     scaled = pixels.astype(np.float32)
     scaled /= np.float32(spec.divisor)
     if spec.mean != 0.0 or spec.deviation != 1.0:
-        scaled -= np.float32(spec.mean)
+        scaled -= np.asarray(spec.mean, np.float32)
         scaled /= np.float32(spec.deviation)
     return scaled
 

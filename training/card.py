@@ -51,6 +51,7 @@ def render_card(manifest: Manifest, card: Card) -> str:
         for name, value in origin.arguments.items()
         if value is not None and value is not False
     )
+    base = f"It stands on the weights of {origin.base}. " if origin.base else ""
     figures = "\n\n".join(f"{title}:\n\n![{title}]({file})" for title, file in card.figures)
     return f"""# {card.title}
 
@@ -81,22 +82,32 @@ parameters, input {size} ({manifest.input.color}).
 ```
 python -m training {origin.recipe} {arguments}
 ```
-Recipe `{origin.recipe}` at commit `{origin.commit}`, seed {origin.seed}, \
+{base}Recipe `{origin.recipe}` at commit `{origin.commit}`, seed {origin.seed}, \
 {origin.seconds:,.0f} seconds, with \
 {", ".join(f"{library} {version}" for library, version in origin.libraries.items())}.
 """
 
 
 def speed_table(manifest: Manifest) -> str:
-    """Median milliseconds of one `predict` by batch size, one line an engine."""
+    """Of every engine: milliseconds by batch size, and what it costs against the float network."""
     sizes = list(next(iter(manifest.engines.values())).milliseconds)
+    quality = ["accuracy", "same label"] if manifest.labels else ["PSNR, dB"]
+    columns = ["engine", *(f"batch {size}" for size in sizes), *quality, "largest difference"]
     lines = [
-        "Median milliseconds of one `predict`, measured at export on the machine that trained it:",
+        "Median milliseconds of one `predict` on one thread of the CPU that exported it (Keras: on "
+        "all), and what each engine answers to the validation images:",
         "",
-        "| engine | " + " | ".join(f"batch {size}" for size in sizes) + " | largest difference |",
-        "|---" * (len(sizes) + 2) + "|",
+        f"| {' | '.join(columns)} |",
+        "|---" * len(columns) + "|",
     ]
     for name, engine in manifest.engines.items():
-        times = " | ".join(f"{engine.milliseconds[size]:.3g}" for size in sizes)
-        lines.append(f"| {name} | {times} | {engine.max_abs_difference:.1g} |")
+        chosen = [device for device, choice in manifest.engine.items() if choice == name]
+        first = f"{name} (served on a {' and a '.join(chosen)})" if chosen else name
+        times = [f"{engine.milliseconds[size]:.3g}" for size in sizes]
+        if engine.psnr_db is None:
+            rest = [f"{engine.accuracy:.4f}", f"{engine.label_agreement:.4f}"]
+        else:
+            rest = [f"{engine.psnr_db:.2f}"]
+        cells = [first, *times, *rest, f"{engine.max_abs_difference:.1g}"]
+        lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)

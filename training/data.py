@@ -78,14 +78,18 @@ def check(images: np.ndarray, shape: tuple[int, ...], labels: Labels, classes: i
 
 def hold_out(split: Split, fraction: float, seed: int) -> tuple[Split, Split]:
     """Carve a validation split off, at random, the same share of every class."""
-    order = np.random.default_rng(seed).permutation(len(split))
-    held = np.zeros(len(split), dtype=bool)
-    for label in np.unique(split.labels):
-        members = order[split.labels[order] == label]
-        held[members[: max(1, round(fraction * len(members)))]] = True
-    rest = order[~held[order]]
-    held_out = order[held[order]]
-    return (
-        Split(split.images[rest], split.labels[rest]),
-        Split(split.images[held_out], split.labels[held_out]),
+    rest, held = (
+        Split(split.images[chosen], split.labels[chosen])
+        for chosen in hold_out_indices(split.labels, fraction, seed)
     )
+    return rest, held
+
+
+def hold_out_indices(labels: Labels, fraction: float, seed: int) -> tuple[Labels, Labels]:
+    """Indices of what stays and of what is held out: of a class at least one, and never all."""
+    order = np.random.default_rng(seed).permutation(len(labels))
+    held = np.zeros(len(labels), dtype=bool)
+    for label in np.unique(labels):
+        members = order[labels[order] == label]
+        held[members[: min(len(members) - 1, max(1, round(fraction * len(members))))]] = True
+    return order[~held[order]], order[held[order]]

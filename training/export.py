@@ -4,7 +4,6 @@ import hashlib
 import importlib.metadata
 import shutil
 import tempfile
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,11 +13,11 @@ import keras
 import numpy as np
 from PIL import Image
 
-from service.engine import Engine as RunningEngine
-from service.engine import KerasEngine, LiteRTEngine
+from service.engine import LiteRTEngine
 from service.manifest import (
     SCHEMA,
-    Engine,
+    Device,
+    EngineName,
     ExpectedImage,
     ExpectedLabel,
     File,
@@ -33,12 +32,10 @@ from service.manifest import (
 from service.preprocess import Floats, preprocess, to_pixels
 from service.tiles import predict_tiled
 from training.card import Card, render_card
-from training.errors import ExportError
+from training.data import Labels
+from training.engines import Engines, write_engines
 from training.options import Options
 
-MAX_ABS_DIFFERENCE = 1e-3
-COMPARISON_BATCH = 100
-TIMED_BATCHES = (1, 8, 32)
 LIBRARIES = ("keras", "tensorflow", "jax", "torch", "numpy", "pillow", "ai-edge-litert")
 
 
@@ -53,6 +50,8 @@ class Trained:
     output: Output
     network: keras.Model
     validation: Floats
+    validation_truth: Labels | Floats
+    """Labels (n,), or the images that a denoiser should give."""
     metrics: dict[str, float]
     sample: Image.Image
     dataset: str
@@ -61,6 +60,7 @@ class Trained:
     card: Card
     draw_figures: Callable[[Path], None]
     tiling: Tiling | None = None
+    base: str | None = None
 
 
 def export(trained: Trained, options: Options) -> Path:
@@ -71,10 +71,12 @@ def export(trained: Trained, options: Options) -> Path:
     with tempfile.TemporaryDirectory(dir=parent, prefix=".writing-") as scratch:
         folder = Path(scratch) / version
         folder.mkdir()
-        engines = _write_engines(trained, folder)
+        engines, choice = write_engines(
+            trained.network, trained.validation, trained.validation_truth, folder
+        )
         sample = _write_sample(trained, folder)
         trained.draw_figures(folder)
-        draft = _manifest(trained, options, version, engines, sample)
+        draft = _manifest(trained, options, version, engines, choice, sample)
         (folder / "README.md").write_text(render_card(draft, trained.card))
         files = {
             path.name: File(
@@ -84,61 +86,6 @@ def export(trained: Trained, options: Options) -> Path:
         }
         write_manifest(folder, draft.model_copy(update={"files": files}))
         return Path(shutil.move(folder, parent / version))
-
-
-def _write_engines(trained: Trained, folder: Path) -> dict[str, Engine]:
-    import tensorflow as tf
-
-    trained.network.save(folder / "model.keras")
-    converted = tf.lite.TFLiteConverter.from_keras_model(trained.network).convert()
-    (folder / "model.tflite").write_bytes(converted)
-    truth = KerasEngine(folder / "model.keras", "cpu")
-    lite = LiteRTEngine(folder / "model.tflite", threads=1)
-    expected, came = _answers(truth, trained.validation), _answers(lite, trained.validation)
-    difference = float(np.abs(expected - came).max())
-    agreement = None
-    if trained.task == "classification":
-        agreement = float((expected.argmax(axis=1) == came.argmax(axis=1)).mean())
-    if not difference <= MAX_ABS_DIFFERENCE or agreement not in (None, 1.0):
-        raise ExportError(
-            f"LiteRT differs from Keras on {len(expected)} validation images: outputs by up to "
-            f"{difference:.2g} (at most {MAX_ABS_DIFFERENCE}), same label on {agreement} of them"
-        )
-    example = trained.validation[:1]
-    return {
-        "litert": Engine(
-            file="model.tflite",
-            max_abs_difference=difference,
-            label_agreement=agreement,
-            milliseconds=_milliseconds(lite, example),
-        ),
-        "keras": Engine(
-            file="model.keras",
-            max_abs_difference=0.0,
-            label_agreement=None if agreement is None else 1.0,
-            milliseconds=_milliseconds(truth, example),
-        ),
-    }
-
-
-def _answers(engine: RunningEngine, images: Floats) -> Floats:
-    starts = range(0, len(images), COMPARISON_BATCH)
-    return np.concatenate([engine.predict(images[i : i + COMPARISON_BATCH]) for i in starts])
-
-
-def _milliseconds(engine: RunningEngine, example: Floats) -> dict[str, float]:
-    """Median time of one `predict` by batch size, largest first so that buffers are in place."""
-    medians: dict[str, float] = {}
-    for size in sorted(TIMED_BATCHES, reverse=True):
-        batch = np.repeat(example, size, axis=0)
-        engine.predict(batch)
-        seconds = []
-        for _ in range(20):
-            start = time.perf_counter()
-            engine.predict(batch)
-            seconds.append(time.perf_counter() - start)
-        medians[str(size)] = round(1000 * float(np.median(seconds)), 4)
-    return dict(reversed(medians.items()))
 
 
 def _write_sample(trained: Trained, folder: Path) -> Sample:
@@ -161,7 +108,8 @@ def _manifest(
     trained: Trained,
     options: Options,
     version: str,
-    engines: dict[str, Engine],
+    engines: Engines,
+    choice: dict[Device, EngineName],
     sample: Sample,
 ) -> Manifest:
     return Manifest(
@@ -176,6 +124,7 @@ def _manifest(
         parameters=trained.network.count_params(),
         metrics={name: round(value, 6) for name, value in trained.metrics.items()},
         engines=engines,
+        engine=choice,
         files={},
         sample=sample,
         training=Training(
@@ -184,6 +133,7 @@ def _manifest(
             seed=options.seed,
             dataset=trained.dataset,
             dataset_sha256=trained.dataset_sha256,
+            base=trained.base,
             commit=options.commit,
             libraries=_library_versions(),
             seconds=round(trained.seconds, 1),

@@ -2,6 +2,7 @@
 
 import csv
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ import numpy as np
 from training.data import Split
 
 History = dict[str, list[float]]
+
+HISTORY_FILE = "history.csv"
 
 
 def seed_everything(seed: int) -> None:
@@ -35,11 +38,16 @@ def fit(
 ) -> History:
     """Train `model` until `monitor` has not improved for `patience` epochs; keep the best weights.
 
-    A run that was interrupted goes on where it stopped, from `checkpoints`; who calls removes that
-    when nothing more can go wrong. Returns each metric by epoch.
+    A run that was interrupted goes on where it stopped, from `checkpoints`, and one that had ended
+    is not run again; who calls removes that when nothing more can go wrong. Returns each metric by
+    epoch.
     """
     checkpoints.mkdir(parents=True, exist_ok=True)
-    log, best = checkpoints / "history.csv", checkpoints / "best.weights.h5"
+    log, best = checkpoints / HISTORY_FILE, checkpoints / "best.weights.h5"
+    ended = checkpoints / "ended"
+    if ended.exists():
+        model.load_weights(best)
+        return read_history(log)
     mode = "max" if "accuracy" in monitor else "min"
     earlier = read_history(log).get(monitor, [])
     best_so_far = earlier[best_epoch({monitor: earlier}, monitor) - 1] if earlier else None
@@ -58,8 +66,14 @@ def fit(
         batch_size=batch_size,
         callbacks=callbacks,
     )
+    ended.touch()
     model.load_weights(best)
     return read_history(log)
+
+
+def join(histories: Sequence[History]) -> History:
+    """The histories of stages that followed each other as one."""
+    return {name: [v for history in histories for v in history[name]] for name in histories[0]}
 
 
 def fit_classifier(
@@ -146,6 +160,11 @@ def read_history(log: Path) -> History:
         by_epoch = {int(row.pop("epoch")): row for row in csv.DictReader(lines)}
     names = next(iter(by_epoch.values()), {})
     return {name: [float(by_epoch[epoch][name]) for epoch in sorted(by_epoch)] for name in names}
+
+
+def epochs_done(checkpoints: Path) -> int:
+    """How many epochs an interrupted run has behind it."""
+    return len(read_history(checkpoints / HISTORY_FILE).get("loss", []))
 
 
 def best_epoch(history: History, monitor: str) -> int:

@@ -86,6 +86,7 @@ def run(options: Options) -> Path:
             output=Output(shape=(None, None, 1), meaning="pixels"),
             network=network,
             validation=noisy_validation,
+            validation_truth=validation,
             metrics=metrics,
             sample=sample(),
             dataset="Fashion-MNIST (MIT, Zalando SE) and MNIST (LeCun, Cortes, Burges)",

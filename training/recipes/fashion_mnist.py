@@ -95,6 +95,7 @@ def run(options: Options) -> Path:
             output=Output(shape=(10,), meaning="probabilities"),
             network=network,
             validation=validation.images,
+            validation_truth=validation.labels,
             metrics=metrics,
             sample=trousers(),
             dataset="Fashion-MNIST (Xiao, Rasul, Vollgraf 2017), MIT",

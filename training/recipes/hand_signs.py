@@ -70,6 +70,7 @@ def run(options: Options) -> Path:
             output=Output(shape=(6,), meaning="probabilities"),
             network=network,
             validation=validation.images,
+            validation_truth=validation.labels,
             metrics=metrics,
             sample=hand(SAMPLE_FINGERS),
             dataset="SIGNS (deeplearning.ai course), licence unstated",

@@ -1,0 +1,69 @@
+"""A packed image set: many small images in one `.npz`, so that no archive of files is unpacked.
+
+Its arrays: `blob` (uint8), the encoded images end to end in any format that Pillow reads; `offsets`
+(n + 1), image i being blob[offsets[i]:offsets[i + 1]]; `labels` (n,), each an index into `classes`;
+`validation` (n,), bool: the images that are not trained on; `classes`, their names.
+"""
+
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+from service.manifest import Input
+from service.preprocess import Pixels, flatten, resize
+from training.data import Labels, reading, require
+from training.errors import DataError
+
+ARRAYS = ("blob", "offsets", "labels", "validation", "classes")
+
+
+@dataclass(frozen=True)
+class PackedSet:
+    """What a file holds, still encoded."""
+
+    path: Path
+    blob: Pixels
+    offsets: np.ndarray
+    labels: Labels
+    validation: np.ndarray
+    classes: tuple[str, ...]
+
+    def pixels(self, indices: np.ndarray, spec: Input) -> Pixels:
+        """The images of these indices at the size of `spec`, (n, height, width, channels)."""
+        height, width, channels = spec.shape
+        pixels = np.empty((len(indices), height, width, channels), np.uint8)
+        for place, index in enumerate(tqdm(indices, "unpack")):
+            start, end = self.offsets[index : index + 2]
+            with reading(self.path), Image.open(BytesIO(self.blob[start:end].tobytes())) as image:
+                pixels[place] = resize(flatten(image, spec), spec)
+        return pixels
+
+
+def read_packed(path: Path) -> PackedSet:
+    """Open a packed set; raises DataError that says what is wrong with it."""
+    require(path, "It is a packed image set (`python -m pydoc training.packed`); name it: --data.")
+    with reading(path), np.load(path) as file:
+        missing = [name for name in ARRAYS if name not in file]
+        if missing:
+            raise DataError(f"{path}: expected the arrays {ARRAYS}, got none named {missing}")
+        blob, offsets, labels, validation, classes = (file[name] for name in ARRAYS)
+    count = len(labels)
+    if len(offsets) != count + 1 or len(validation) != count or offsets[-1] > len(blob):
+        raise DataError(
+            f"{path}: expected {count + 1} offsets into {len(blob)} bytes and {count} marks of "
+            f"validation, got {len(offsets)} offsets up to {offsets[-1]} and {len(validation)}"
+        )
+    if count == 0 or labels.min() < 0 or labels.max() >= len(classes):
+        raise DataError(f"{path}: expected labels 0 to {len(classes) - 1}, got {np.unique(labels)}")
+    return PackedSet(
+        path,
+        blob,
+        offsets,
+        labels.astype(np.int64),
+        validation.astype(bool),
+        tuple(str(name) for name in classes),
+    )

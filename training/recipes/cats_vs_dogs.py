@@ -1,0 +1,42 @@
+"""Cats and dogs: two thousand photos on VGG16's convolutions.
+
+Data: --data FOLDER (default: data/cats-vs-dogs) with train/{cat,dog} and validation/{cat,dog}, such
+as Kaggle's Dogs vs. Cats (Asirra). The photos in validation/ are tested with, not trained on.
+About an hour on 2 CPU cores at 128 pixels. Expect a test accuracy of 0.97 on ImageNet's weights.
+"""
+
+from dataclasses import replace
+from pathlib import Path
+
+from training.drawings import cat
+from training.options import Options
+from training.transfer import Task, add_transfer_options, train_on_photos
+
+DATA = Path("data/cats-vs-dogs")
+TASK = Task(
+    name="cats-vs-dogs",
+    title="Cats and dogs",
+    purpose="Says whether a photo shows a cat or a dog.",
+    not_for=(
+        "Other animals, several in one photo, or finding where in a photo the animal is: everything "
+        "is called a cat or a dog."
+    ),
+    data=(
+        "1,000 photos of each to train on, of which some were held out for validation, and 250 of "
+        "each to test with, from the Asirra photos of Kaggle's Dogs vs. Cats. Their licence is "
+        "unstated: they are not part of this project and must not be redistributed."
+    ),
+    limits=(
+        "Pets of North American shelters, near and in daylight. A cat or a dog at the edge of the "
+        "photo, far away or half hidden is often mistaken."
+    ),
+    dataset="Dogs vs. Cats (Asirra), 2,500 photos",
+    sample=cat,
+)
+
+add_options = add_transfer_options
+
+
+def run(options: Options) -> Path:
+    """Train on the folder; returns the artifact's folder."""
+    return train_on_photos(TASK, replace(options, data=options.data or DATA))

@@ -1,0 +1,52 @@
+"""Transfer: any folder of class folders becomes a served model, on VGG16's convolutions.
+
+Data: --data FOLDER with one folder of images for each class, FOLDER/cat/1.jpg; or such in
+FOLDER/train and, if you like, FOLDER/validation and FOLDER/test. Splits that have no folder of
+their own are held out.
+First a new head learns on frozen convolutions, then all of it at a very low learning rate.
+A thousand photos take about half an hour on 2 CPU cores.
+"""
+
+import argparse
+import re
+from pathlib import Path
+
+from training.drawings import shapes
+from training.errors import DataError
+from training.options import Options
+from training.transfer import Task, add_transfer_options, train_on_photos
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options that are this recipe's own."""
+    parser.add_argument("--name", type=model_name, help="of the model (default: the folder's)")
+    add_transfer_options(parser)
+
+
+def model_name(text: str) -> str:
+    """A name that can stand in an address: small letters, digits and hyphens."""
+    if not re.fullmatch(r"[a-z0-9][a-z0-9-]{0,62}", text):
+        raise argparse.ArgumentTypeError(
+            f"expected up to 63 small letters, digits and hyphens, got {text!r}"
+        )
+    return text
+
+
+def run(options: Options) -> Path:
+    """Data, network, train, evaluate, export; returns the artifact's folder."""
+    if options.data is None:
+        raise DataError("expected a folder of photos: --data FOLDER")
+    given = options.arguments["name"]
+    folder = options.data.resolve().name
+    name = str(given or re.sub(r"[^a-z0-9]+", "-", folder.lower()).strip("-")[:63] or "photos")
+    task = Task(
+        name=name,
+        title=f"{name}, by transfer from VGG16",
+        purpose="Names which of the classes a photo shows, among those it was trained on.",
+        not_for="Photos of anything else: they still get the name of one of the classes.",
+        data=f"The folder `{folder}`; its licence is for its owner to state.",
+        limits="It knows what the photos of that folder show, in their light and from their side.",
+        dataset=folder,
+        sample=shapes,
+    )
+    return train_on_photos(task, options)

@@ -1,0 +1,131 @@
+"""VGG16's convolutions (Simonyan, Zisserman 2015, arXiv:1409.1556) and the weights to start from."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+from keras import layers
+
+from service.artifact import Artifact, verify
+from service.errors import ArtifactError
+from service.manifest import Scale, read_manifest
+from training.errors import TrainingError
+
+IMAGENET = "imagenet"
+# Channels and convolutions of each block; a pooling ends it.
+BLOCKS = ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))
+NAMES = tuple(
+    f"block{block}_conv{number}"
+    for block, (_, count) in enumerate(BLOCKS, 1)
+    for number in range(1, count + 1)
+)
+SHRINKAGE = 2 ** len(BLOCKS)  # of the sides, by the poolings
+# What keras.applications.vgg16 subtracts from 0..255, in the order of RGB.
+IMAGENET_SCALE = Scale(divisor=1.0, mean=(123.68, 116.779, 103.939))
+
+Weights = dict[str, list[np.ndarray]]
+
+
+@dataclass(frozen=True)
+class Base:
+    """Trained convolutions: by layer, kernel (3, 3, in, out) and bias (out,)."""
+
+    name: str
+    scale: Scale
+    weights: Weights
+
+
+def convolutions(x: Any, *, batch_normalisation: bool = False) -> Any:
+    """The five blocks with Keras's names, (n, h, w, 3) -> (n, h / 32, w / 32, 512).
+
+    Batch normalisation (Ioffe, Szegedy 2015, arXiv:1502.03167) makes them trainable from nothing;
+    `fold` takes it out again.
+    """
+    for block, (channels, count) in enumerate(BLOCKS, 1):
+        for number in range(1, count + 1):
+            name = f"block{block}_conv{number}"
+            x = layers.Conv2D(
+                channels,
+                3,
+                padding="same",
+                use_bias=not batch_normalisation,
+                kernel_initializer="he_normal",
+                name=name,
+            )(x)
+            if batch_normalisation:
+                x = layers.BatchNormalization(momentum=0.9, name=f"{name}_bn")(x)
+            x = layers.ReLU(name=f"{name}_relu")(x)
+        x = layers.MaxPooling2D(name=f"block{block}_pool")(x)
+    return x
+
+
+def classifier(classes: int, side: int, *, dropout: float = 0.0) -> keras.Model:
+    """The plain convolutions, global average pooling and one dense layer with a softmax."""
+    inputs = keras.Input((side, side, 3))
+    x = layers.GlobalAveragePooling2D(name="pool")(convolutions(inputs))
+    if dropout:
+        x = layers.Dropout(dropout, name="dropout")(x)
+    return keras.Model(inputs, head(x, classes), name="vgg16")
+
+
+def head(x: Any, classes: int) -> Any:
+    """Logits and their softmax, in float32 even where the rest is half precision."""
+    x = layers.Dense(classes, name="logits", dtype="float32")(x)
+    return layers.Softmax(name="probabilities", dtype="float32")(x)
+
+
+def fold(trained: keras.Model) -> Weights:
+    """Each convolution of a network with batch normalisation as one without: kernel and bias."""
+    weights: Weights = {}
+    for name in NAMES:
+        (kernel,) = trained.get_layer(name).get_weights()
+        normalisation = trained.get_layer(f"{name}_bn")
+        gamma, beta, mean, variance = normalisation.get_weights()
+        factor = gamma / np.sqrt(variance + normalisation.epsilon)
+        weights[name] = [kernel * factor, beta - mean * factor]
+    return weights
+
+
+def set_weights(network: keras.Model, weights: Weights) -> None:
+    """Put weights into the layers of these names."""
+    for name, arrays in weights.items():
+        network.get_layer(name).set_weights(arrays)
+
+
+def load_base(base: str) -> Base:
+    """`imagenet`, or the folder of an artifact whose network begins as VGG16 does.
+
+    Raises TrainingError that names the alternative.
+    """
+    return _imagenet() if base == IMAGENET else _of_artifact(Path(base))
+
+
+def _imagenet() -> Base:
+    try:
+        network = keras.applications.VGG16(weights=IMAGENET, include_top=False)
+    except Exception as error:
+        raise TrainingError(
+            f"ImageNet's weights for VGG16 could not be loaded ({error}). Put Keras's file into "
+            "its cache (KERAS_HOME), or start from the weights that this project trained: "
+            "--base models/vgg16-base/1"
+        ) from error
+    weights = {name: network.get_layer(name).get_weights() for name in NAMES}
+    kernel, bias = weights[NAMES[0]]
+    weights[NAMES[0]] = [kernel[:, :, ::-1], bias]  # they were trained on BGR
+    return Base(IMAGENET, IMAGENET_SCALE, weights)
+
+
+def _of_artifact(folder: Path) -> Base:
+    try:
+        manifest = read_manifest(folder)
+        verify(Artifact(folder, manifest))
+        network = keras.saving.load_model(folder / manifest.engines["keras"].file, compile=False)
+        weights = {name: network.get_layer(name).get_weights() for name in NAMES}
+    except (ArtifactError, KeyError, ValueError) as error:
+        raise TrainingError(
+            f"--base: expected {IMAGENET} or the folder of an artifact that has VGG16's "
+            f"convolutions {NAMES[0]} to {NAMES[-1]}, got {folder}: {error}"
+        ) from error
+    return Base(f"{manifest.name} {manifest.version}", manifest.input.scale, weights)
