@@ -71,13 +71,23 @@ class KerasEngine:
         return np.asarray(self.network.predict_on_batch(batch), dtype=np.float32)
 
 
+def open_engine(name: EngineName, model: Path, device: Device, threads: int) -> Engine:
+    """Load a network; `threads` are for LiteRT, and a device other than the CPU for Keras."""
+    if name in ("keras", "keras-half"):
+        return KerasEngine(model, device, name)
+    return LiteRTEngine(model, threads, name)
+
+
 def _in_half(network: Any) -> Any:
-    """The same network with every layer but a softmax computing in half precision."""
+    """The same network with every layer computing in half precision, but for a softmax alone."""
     import keras
 
     def convert(layer: Any) -> Any:
         config = layer.get_config()
-        if not isinstance(layer, keras.layers.InputLayer | keras.layers.Softmax):
+        # An operation without weights takes the type that it is given.
+        if "dtype" in config and not isinstance(
+            layer, keras.layers.InputLayer | keras.layers.Softmax
+        ):
             config["dtype"] = HALF_POLICY
         return type(layer).from_config(config)
 

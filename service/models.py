@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import Literal
 
 from service.artifact import Artifact, verify
-from service.engine import Engine, KerasEngine, LiteRTEngine, count_gpus
+from service.engine import Engine, count_gpus, open_engine
 from service.errors import ArtifactError, SettingsError, StartError, UnknownModel
 from service.gpus import gpu_memory, keras_is_installed, let_memory_grow, visible_gpus
 from service.log import logger
@@ -65,7 +65,7 @@ def load_models(artifacts: list[Artifact], settings: Settings, metrics: Metrics)
     for artifact in artifacts:
         verify(artifact)
         try:
-            model = Model(artifact, open_engine(artifact, device, threads), settings, metrics)
+            model = Model(artifact, choose_engine(artifact, device, threads), settings, metrics)
             model.prove()
             model.warm()
         except StartError:
@@ -128,18 +128,15 @@ def choose_device(wanted: Literal["auto", "cpu", "gpu"]) -> Device:
     return "cpu"
 
 
-def open_engine(artifact: Artifact, device: Device, threads: int) -> Engine:
+def choose_engine(artifact: Artifact, device: Device, threads: int) -> Engine:
     """The engine that export chose for a device by measurement; raises ArtifactError."""
     manifest = artifact.manifest
     if device not in manifest.engine:
         raise ArtifactError(
-            f"{artifact.folder}: expected an engine for the {device}, got one for "
+            f"{artifact.folder}: expected an engine for the {device}, got one for the "
             f"{', '.join(manifest.engine)}"
         )
     name = manifest.engine[device]
-    path = artifact.path(str(manifest.engines[name].file))
-    if name.startswith("litert"):
-        return LiteRTEngine(path, threads, name)
-    if not keras_is_installed():
+    if name in ("keras", "keras-half") and not keras_is_installed():
         raise ArtifactError(f"{artifact.folder}: its engine is {name}, and Keras is not installed")
-    return KerasEngine(path, device, name)
+    return open_engine(name, artifact.path(str(manifest.engines[name].file)), device, threads)

@@ -110,10 +110,12 @@ def _convert(network: keras.Model, images: Floats, folder: Path) -> dict[EngineN
     def calibration() -> Iterator[list[Floats]]:
         yield from ([image[np.newaxis]] for image in images)
 
+    saved = folder / "saved"
+    network.export(saved, verbose=False)
     files: dict[EngineName, Path] = {}
     names: tuple[EngineName, ...] = ("litert", "litert-dynamic-int8", "litert-int8")
     for name in tqdm(names, "convert"):
-        converter = tf.lite.TFLiteConverter.from_keras_model(network)
+        converter = tf.lite.TFLiteConverter.from_saved_model(str(saved))
         if name != "litert":
             converter.optimizations = [tf.lite.Optimize.DEFAULT]
         if name == "litert-int8":

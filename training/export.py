@@ -4,7 +4,7 @@ import hashlib
 import importlib.metadata
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -13,7 +13,8 @@ import keras
 import numpy as np
 from PIL import Image
 
-from service.engine import LiteRTEngine
+from service.engine import Engine as RunningEngine
+from service.engine import open_engine
 from service.manifest import (
     SCHEMA,
     Device,
@@ -34,8 +35,11 @@ from service.tiles import predict_tiled
 from training.card import Card, render_card
 from training.data import Labels
 from training.engines import Engines, write_engines
+from training.errors import ExportError
 from training.options import Options
 
+# What one processor's rounding may differ by from another's, beside what the engines do.
+TOLERANCE, TOLERANCE_LEVELS = 0.02, 2
 LIBRARIES = ("keras", "tensorflow", "jax", "torch", "numpy", "pillow", "ai-edge-litert")
 
 
@@ -74,9 +78,9 @@ def export(trained: Trained, options: Options) -> Path:
         engines, choice = write_engines(
             trained.network, trained.validation, trained.validation_truth, folder
         )
-        sample = _write_sample(trained, folder)
+        sample = _write_sample(trained, folder, engines, tuple(choice.values()))
         trained.draw_figures(folder)
-        draft = _manifest(trained, options, version, engines, choice, sample)
+        draft = _manifest(trained, options, version, engines=engines, choice=choice, sample=sample)
         (folder / "README.md").write_text(render_card(draft, trained.card))
         files = {
             path.name: File(
@@ -88,26 +92,54 @@ def export(trained: Trained, options: Options) -> Path:
         return Path(shutil.move(folder, parent / version))
 
 
-def _write_sample(trained: Trained, folder: Path) -> Sample:
+def _write_sample(
+    trained: Trained, folder: Path, engines: Engines, served: Sequence[EngineName]
+) -> Sample:
+    """Record what the float network answers to the sample, and how far the served engines are off.
+
+    Raises ExportError if one of them gives another label.
+    """
     trained.sample.save(folder / "sample.png", optimize=True)
-    engine = LiteRTEngine(folder / "model.tflite", threads=1)
     batch = preprocess(trained.sample, trained.input)[np.newaxis]
+    answers = [
+        _answer(trained, open_engine(name, folder / str(engines[name].file), "cpu", 1), batch)
+        for name in ("keras", *served)
+    ]
     if trained.tiling is not None:
-        pixels = to_pixels(predict_tiled(batch, engine.predict, trained.tiling))
-        Image.fromarray(pixels[0, :, :, 0]).save(folder / "sample-expected.png", optimize=True)
-        return Sample(file="sample.png", expected=ExpectedImage(file="sample-expected.png"))
-    probabilities = engine.predict(batch)[0]
-    index = int(probabilities.argmax())
+        pixels = [to_pixels(answer).astype(int) for answer in answers]
+        Image.fromarray(to_pixels(answers[0])[0, :, :, 0]).save(
+            folder / "sample-expected.png", optimize=True
+        )
+        off = max(int(np.abs(image - pixels[0]).max()) for image in pixels)
+        expected_image = ExpectedImage(file="sample-expected.png", tolerance=TOLERANCE_LEVELS + off)
+        return Sample(file="sample.png", expected=expected_image)
+    index = int(answers[0][0].argmax())
+    came = [int(answer[0].argmax()) for answer in answers]
+    if came != [index] * len(came):
+        names = [trained.labels[label] for label in came]
+        raise ExportError(f"expected one label for the sample from every engine, got {names}")
+    probabilities = [float(answer[0][index]) for answer in answers]
+    off_by = max(abs(probability - probabilities[0]) for probability in probabilities)
     expected = ExpectedLabel(
-        label=trained.labels[index], index=index, probability=round(float(probabilities[index]), 6)
+        label=trained.labels[index],
+        index=index,
+        probability=round(probabilities[0], 6),
+        tolerance=round(TOLERANCE + off_by, 6),
     )
     return Sample(file="sample.png", expected=expected)
+
+
+def _answer(trained: Trained, engine: RunningEngine, batch: Floats) -> Floats:
+    if trained.tiling is None:
+        return engine.predict(batch)
+    return predict_tiled(batch, engine.predict, trained.tiling)
 
 
 def _manifest(
     trained: Trained,
     options: Options,
     version: str,
+    *,
     engines: Engines,
     choice: dict[Device, EngineName],
     sample: Sample,

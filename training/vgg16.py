@@ -1,4 +1,4 @@
-"""VGG16's convolutions (Simonyan, Zisserman 2015, arXiv:1409.1556) and the weights to start from."""
+"""VGG16's convolutions (Simonyan, Zisserman 2015, arXiv:1409.1556) and weights to start from."""
 
 from dataclasses import dataclass
 from pathlib import Path

@@ -11,6 +11,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -103,7 +104,7 @@ def check(artifact: Artifact, expected: Floats, limits: dict[bool, float]) -> bo
         flops = flops_per_image(engine, manifest)
         limit = limits[name == "keras-half"]
         for size in BATCH_SIZES:
-            rate = size / seconds(lambda size=size: engine.predict(blank(manifest, size)))
+            rate = size / seconds(partial(engine.predict, blank(manifest, size)))
             share = rate * flops / limit
             print(f"  batch {size:>3}: {rate:>10,.0f} images/s, {share:.1%} of the card's limit")
     return is_right

@@ -18,8 +18,8 @@ TASK = Task(
     title="Cats and dogs",
     purpose="Says whether a photo shows a cat or a dog.",
     not_for=(
-        "Other animals, several in one photo, or finding where in a photo the animal is: everything "
-        "is called a cat or a dog."
+        "Other animals, several in one photo, or finding where in a photo the animal is: "
+        "everything is called a cat or a dog."
     ),
     data=(
         "1,000 photos of each to train on, of which some were held out for validation, and 250 of "

@@ -1,4 +1,4 @@
-"""Doggy door: lets one particular dog in and no other animal; the course's exercise with few photos.
+"""Doggy door: lets one particular dog in and no other animal; an exercise with few photos.
 
 Data: --data FOLDER (default: data/doggy-door) with train/{bo,not_bo} and valid/{bo,not_bo}. The
 photos in valid/ are tested with, not trained on.

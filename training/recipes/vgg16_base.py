@@ -20,7 +20,7 @@ from PIL import Image
 from service.manifest import Cover, Input, Output, Scale
 from service.preprocess import Floats, Pixels, scale
 from training.card import Card
-from training.data import Labels, sha256_of
+from training.data import Labels, hold_out_indices, sha256_of
 from training.drawings import goldfish
 from training.evaluation import classification_metrics
 from training.export import Trained, export
@@ -67,7 +67,10 @@ def run(options: Options) -> Path:
     order = np.random.default_rng(options.seed).permutation(np.flatnonzero(~packed.validation))
     held = order[: 100 if options.smoke else VALIDATION_COUNT]
     taught = order[len(held) : len(held) + 300 if options.smoke else None]
-    tested = np.flatnonzero(packed.validation)[: 400 if options.smoke else None]
+    tested = np.flatnonzero(packed.validation)
+    if options.smoke:
+        _, few = hold_out_indices(packed.labels[tested], 0.02, options.seed)
+        tested = tested[few]
     print(f"{len(taught)} training and {len(held)} validation images of {len(labels)} classes")
 
     history, network = train(packed, taught, held, options)
@@ -118,7 +121,7 @@ class Crops(keras.utils.PyDataset):
     """Batches of random crops, half of them mirrored, at a stage's size."""
 
     def __init__(
-        self, pixels: Pixels, labels: Labels, classes: int, side: int, seed: int, epoch: int
+        self, pixels: Pixels, labels: Labels, *, classes: int, side: int, seed: int, epoch: int
     ) -> None:
         super().__init__(workers=2)
         self._pixels, self._labels, self._classes, self._side = pixels, labels, classes, side
@@ -215,7 +218,14 @@ def train(
         print(f"{epochs} epochs at {side}x{side}")
         checkpoints = options.checkpoints / str(side)
         done = epochs_done(checkpoints)
-        crops = Crops(pixels, packed.labels[taught], classes, side, options.seed, done)
+        crops = Crops(
+            pixels,
+            packed.labels[taught],
+            classes=classes,
+            side=side,
+            seed=options.seed,
+            epoch=done,
+        )
         histories.append(
             fit(
                 network,
