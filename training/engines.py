@@ -60,6 +60,8 @@ def write_engines(
         }
         sizes = _sizes(running["litert"], inputs[:1])
         expected = _answers(running["keras"], inputs)
+        if not np.isfinite(expected).all():
+            raise ExportError("expected a network that answers numbers, got one that does not")
         engines = {
             name: _measure(engine, inputs, expected, truth, sizes)
             for name, engine in running.items()

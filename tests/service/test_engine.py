@@ -1,10 +1,12 @@
 import subprocess
 import sys
+from typing import get_args
 
 import numpy as np
 import pytest
 
 from service.engine import Engine, KerasEngine, LiteRTEngine
+from service.manifest import EngineName, read_manifest
 from service.preprocess import Floats
 from tests.conftest import SHIPPED_MODELS
 
@@ -68,10 +70,27 @@ def test_number_of_threads_does_not_change_the_answer(litert: LiteRTEngine) -> N
 def test_keras_agrees_with_litert(litert: LiteRTEngine) -> None:
     pytest.importorskip("keras")
     keras: Engine = KerasEngine(FOLDER / "model.keras", "cpu")
+    manifest = read_manifest(FOLDER)
+    off = manifest.engines[manifest.engine["cpu"]].max_abs_difference
     for size in (1, 32):
         scores = keras.predict(batch(size))
         assert scores.dtype == np.float32
-        np.testing.assert_allclose(scores, litert.predict(batch(size)), atol=1e-4)
+        np.testing.assert_allclose(scores, litert.predict(batch(size)), atol=off)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_keras_in_half_precision_agrees_with_keras() -> None:
+    pytest.importorskip("keras")
+    whole, half = (
+        KerasEngine(FOLDER / "model.keras", "cpu", name)
+        for name in get_args(EngineName)
+        if name.startswith("keras")
+    )
+    assert half.name == "keras-half"
+    assert {str(layer.compute_dtype) for layer in half.network.layers[1:]} == {"float16"}
+    scores = half.predict(batch(8))
+    assert scores.dtype == np.float32
+    np.testing.assert_allclose(scores, whole.predict(batch(8)), atol=0.01)
 
 
 def test_import_loads_no_training_framework() -> None:

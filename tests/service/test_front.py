@@ -7,6 +7,8 @@ import httpx
 import pytest
 from openapi_spec_validator import validate
 
+from service.manifest import read_manifest
+from tests.conftest import SHIPPED_MODELS
 from tests.exposition import Series, parsed, value
 from tests.server import CHECKOUT, Server, serve
 from tests.service.test_handlers import DIGIT, PNG, PREDICT, SAMPLE, upload
@@ -180,7 +182,9 @@ def test_metrics_describe_the_models(client: httpx.Client) -> None:
     names = [dict(labels) for name, labels in scrape(client) if name == "vitrine_model_info"]
     by_model = {labels["model"]: labels for labels in names}
     assert sorted(by_model) == client.get("/v1/models").json()["models"]
-    assert {labels["engine"] for labels in names} == {"litert"}
+    for name, labels in by_model.items():
+        manifest = read_manifest(SHIPPED_MODELS / name / "1")
+        assert labels["engine"] == manifest.engine["cpu"]
     assert {labels["device"] for labels in names} == {"cpu"}
 
 

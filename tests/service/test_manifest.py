@@ -16,9 +16,9 @@ SHIPPED: dict[str, Any] = json.loads(
 TILING = {"multiple": 4, "tile": 64, "halo": 16}
 REQUIRED = [
     *("schema", "name", "version", "task", "labels", "input", "output", "parameters", "metrics"),
-    *("engines", "files", "sample", "training"),
+    *("engines", "engine", "files", "sample", "training"),
     *("input.shape", "input.color", "input.resize", "output.shape", "output.meaning"),
-    *("engines.litert.file", "engines.litert.max_abs_difference", "engines.keras.milliseconds"),
+    *("engines.litert.max_abs_difference", "engines.keras.milliseconds"),
     *("files.model*tflite.sha256", "files.model*tflite.bytes", "sample.file", "sample.expected"),
     *("training.recipe", "training.arguments", "training.seed", "training.dataset"),
     *("training.dataset_sha256", "training.commit", "training.libraries", "training.seconds"),
@@ -127,10 +127,11 @@ def test_unknown_field_of_resizing_is_named(tmp_path: Path) -> None:
         ("input.dtype", "uint8"),
         ("input.color", "cmyk"),
         ("input.scale.divisor", 0),
-        ("input.scale.mean", "half"),
+        ("input.scale.deviation", "half"),
         ("output.meaning", "logits"),
         ("parameters", "many"),
         ("parameters", 0),
+        ("engine.cpu", "tflite"),
         ("engines.litert.file", 7),
         ("engines.litert.label_agreement", 1.5),
         ("files.model*tflite.sha256", "abc"),
@@ -152,6 +153,26 @@ def test_unusable_value_is_named_and_shown(tmp_path: Path, field: str, value: ob
 def test_unknown_engine_is_named(tmp_path: Path, engine: str) -> None:
     message = refusal(tmp_path, changed(f"engines.{engine}", SHIPPED["engines"]["litert"]))
     assert f"field engines.{engine}" in message
+
+
+@pytest.mark.parametrize(
+    ("device", "engine", "message"),
+    [
+        ("cpu", "litert", "expected an engine for the cpu among those with a file"),
+        ("gpu", "litert-dynamic-int8", "expected an engine on Keras for the gpu"),
+    ],
+)
+def test_choice_of_an_engine_that_cannot_be_served_is_refused(
+    tmp_path: Path, device: str, engine: str, message: str
+) -> None:
+    refused = refusal(tmp_path, changed(f"engine.{device}", engine))
+    assert message in refused
+    assert f"got {engine!r}" in refused
+
+
+def test_mean_of_each_channel_is_for_colour_alone(tmp_path: Path) -> None:
+    message = refusal(tmp_path, changed("input.scale.mean", [0.5, 0.4, 0.3]))
+    assert "expected one mean for the one channel of grey, got three" in message
 
 
 def test_unknown_method_of_resizing_is_named(tmp_path: Path) -> None:

@@ -19,6 +19,8 @@ FAMILIES = {
     "vitrine_stage_seconds": {"model", "stage"},
     "vitrine_batch_size": {"model"},
     "vitrine_queue_depth": {"model"},
+    "vitrine_progressive_jpegs": {"model"},
+    "vitrine_engine_failing": {"model"},
     "vitrine_predictions": {"model", "label"},
     "vitrine_model_info": {"model", "version", "engine", "device", "sha256"},
 }

@@ -4,7 +4,6 @@ import asyncio
 import json
 import threading
 from collections.abc import Callable, Iterator
-from typing import Literal
 
 import httpx
 import numpy as np
@@ -13,7 +12,7 @@ from PIL import Image, ImageDraw
 
 from service.artifact import Artifact
 from service.handlers import Handlers
-from service.manifest import read_manifest
+from service.manifest import Device, EngineName, read_manifest
 from service.metrics import Metrics
 from service.model import Model
 from service.models import Models
@@ -33,8 +32,8 @@ Make = Callable[..., Model]
 class RecordingEngine:
     """Answers every image with its own brightness; computes once it is released."""
 
-    name: Literal["litert", "keras"] = "litert"
-    device: Literal["cpu", "gpu"] = "cpu"
+    name: EngineName = "litert"
+    device: Device = "cpu"
 
     def __init__(self, *, fixed_sizes: bool) -> None:
         self.fixed_sizes = fixed_sizes
@@ -70,7 +69,7 @@ def make() -> Iterator[Make]:
 def test_largest_batch_is_the_largest_that_export_measured(make: Make) -> None:
     engine = RecordingEngine(fixed_sizes=False)
     make(engine).warm()
-    measured = read_manifest(FOLDER).engines["litert"].milliseconds
+    measured = read_manifest(FOLDER).engines[engine.name].milliseconds
     assert max(engine.sizes) == max(map(int, measured)) == 32
 
 

@@ -12,7 +12,7 @@ from service.engine import KerasEngine, LiteRTEngine
 from service.errors import ArtifactError, SettingsError, UnknownModel
 from service.manifest import MANIFEST_FILE, read_manifest
 from service.metrics import Metrics
-from service.models import Models, choose_device, load_models, open_engine
+from service.models import Models, choose_device, choose_engine, load_models
 from service.settings import Settings
 from tests.exposition import parsed
 
@@ -122,7 +122,9 @@ def test_sample_that_is_not_answered_as_recorded_stops_the_start(
     artifact_folder: Path, load: Load, expected: dict[str, object]
 ) -> None:
     edit(artifact_folder, lambda manifest: manifest["sample"]["expected"].update(expected))
-    with pytest.raises(ArtifactError, match=r"sample\.png on litert: expected .* got 'Trouser'"):
+    with pytest.raises(
+        ArtifactError, match=r"sample\.png on litert-dynamic-int8: expected .* got 'Trouser'"
+    ):
         load()
 
 
@@ -190,7 +192,7 @@ def test_loaded_model_is_announced_in_the_metrics(
     labels = {
         "model": "fashion-mnist",
         "version": "1",
-        "engine": "litert",
+        "engine": "litert-dynamic-int8",
         "device": "cpu",
         "sha256": read_manifest(artifact_folder).files["model.tflite"].sha256,
     }
@@ -221,23 +223,28 @@ def test_auto_without_a_gpu_is_the_cpu() -> None:
     assert choose_device("auto") == "cpu"
 
 
-def test_litert_is_the_engine_of_the_cpu(artifact_folder: Path) -> None:
+def test_engine_of_the_cpu_is_the_one_that_export_chose(artifact_folder: Path) -> None:
     artifact = Artifact(artifact_folder, read_manifest(artifact_folder))
-    assert isinstance(open_engine(artifact, "cpu", threads=1), LiteRTEngine)
+    engine = choose_engine(artifact, "cpu", threads=1)
+    assert isinstance(engine, LiteRTEngine)
+    assert engine.name == artifact.manifest.engine["cpu"] == "litert-dynamic-int8"
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_keras_is_the_engine_of_a_cpu_without_a_tflite(artifact_folder: Path) -> None:
+@pytest.mark.parametrize("name", ["keras", "keras-half"])
+def test_keras_is_the_engine_of_a_cpu_where_the_artifact_says_so(
+    artifact_folder: Path, name: str
+) -> None:
     pytest.importorskip("keras")
-    edit(artifact_folder, lambda manifest: manifest["engines"].pop("litert"))
+    edit(artifact_folder, lambda manifest: manifest["engine"].update(cpu=name))
     artifact = Artifact(artifact_folder, read_manifest(artifact_folder))
-    engine = open_engine(artifact, "cpu", threads=1)
+    engine = choose_engine(artifact, "cpu", threads=1)
     assert isinstance(engine, KerasEngine)
-    assert engine.device == "cpu"
+    assert (engine.device, engine.name) == ("cpu", name)
 
 
 def test_artifact_without_an_engine_for_the_device_is_refused(artifact_folder: Path) -> None:
-    edit(artifact_folder, lambda manifest: manifest["engines"].pop("keras"))
+    edit(artifact_folder, lambda manifest: manifest["engine"].pop("gpu"))
     artifact = Artifact(artifact_folder, read_manifest(artifact_folder))
-    with pytest.raises(ArtifactError, match="expected an engine for the gpu, got litert"):
-        open_engine(artifact, "gpu", threads=1)
+    with pytest.raises(ArtifactError, match="expected an engine for the gpu, got one for the cpu"):
+        choose_engine(artifact, "gpu", threads=1)

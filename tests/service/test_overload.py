@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import httpx
 import numpy as np
@@ -18,7 +17,7 @@ import pytest
 from service.artifact import Artifact
 from service.errors import Unavailable
 from service.handlers import Handlers
-from service.manifest import read_manifest
+from service.manifest import Device, EngineName, read_manifest
 from service.metrics import Metrics
 from service.model import Model
 from service.models import Models
@@ -240,8 +239,8 @@ def test_server_that_ends_answers_all_that_it_has_accepted(
 class HeldEngine:
     """A classifier that takes its time: until it is released."""
 
-    name: Literal["litert", "keras"] = "litert"
-    device: Literal["cpu", "gpu"] = "cpu"
+    name: EngineName = "litert"
+    device: Device = "cpu"
     fixed_sizes = False
 
     def __init__(self) -> None:

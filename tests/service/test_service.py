@@ -95,7 +95,7 @@ def test_server_serves_the_models_that_it_is_told(tmp_path: Path) -> None:
         names = httpx.get(f"{server.url}/v1/models").json()["models"]
         text_log = server.log.read_text()
     assert names == ["fashion-mnist-dense", "fashion-mnist-mlp"]
-    assert "loaded model=fashion-mnist-mlp version=1 engine=litert device=cpu" in text_log
+    assert "loaded model=fashion-mnist-mlp version=1 engine=litert-int8 device=cpu" in text_log
 
 
 def test_answer_after_the_deadline_is_504(tmp_path: Path) -> None:
@@ -143,11 +143,13 @@ def test_requests_are_logged_only_where_that_is_asked_for(tmp_path: Path, asked_
     assert server.log.read_text().count("request_id=asked-for") == int(asked_for)
 
 
-def test_keras_serves_where_there_is_no_tflite(tmp_path: Path, models_dir: Path) -> None:
+def test_keras_serves_where_the_artifact_says_so(tmp_path: Path, models_dir: Path) -> None:
     pytest.importorskip("keras", reason="Keras is not installed")
     folder = models_dir / MODEL / "1"
     manifest = json.loads((folder / "manifest.json").read_bytes())
-    del manifest["engines"]["litert"], manifest["files"]["model.tflite"]
+    del manifest["files"]["model.tflite"]
+    manifest["engines"][manifest["engine"]["cpu"]]["file"] = None
+    manifest["engine"]["cpu"] = "keras"
     (folder / "manifest.json").write_text(json.dumps(manifest))
     (folder / "model.tflite").unlink()
     sample = (folder / "sample.png").read_bytes()

@@ -87,10 +87,11 @@ def test_results_lack_no_metric_silently() -> None:
         classification_results(manifest().model_copy(update={"metrics": metrics}))
 
 
-def test_speed_table_holds_the_measured_times() -> None:
+def test_speed_table_holds_what_was_measured_of_every_engine() -> None:
     assert rows(speed_table(manifest())) == [
-        ["litert", "0.0123", "0.456", "3e-07"],
-        ["keras", "1.11", "2.22", "0"],
+        ["litert (served on a cpu)", "0.0123", "0.456", "0.7500", "1.0000", "3e-07"],
+        ["litert-int8", "0.001", "0.01", "0.5000", "0.5000", "0.2"],
+        ["keras (served on a gpu)", "1.11", "2.22", "0.7500", "1.0000", "0"],
     ]
 
 
