@@ -1,0 +1,168 @@
+"""Folders of photos as people have them: which class, which split, and what is wrong with them."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+pytest.importorskip("tqdm", reason="training needs tqdm")
+
+from service.manifest import Cover, Input
+from training.errors import DataError
+from training.photos import Photos, read_photos
+
+SPEC = Input(shape=(8, 8, 3), color="rgb", resize=Cover())
+BRIGHTNESS = {"dark": 40, "light": 210}
+
+
+def draw(folder: Path, count: int, brightness: int) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for number in range(count):
+        Image.new("RGB", (20 + number, 16), (brightness,) * 3).save(folder / f"{number}.jpg")
+
+
+def draw_classes(folder: Path, count: int = 10) -> None:
+    for name, brightness in BRIGHTNESS.items():
+        draw(folder / name, count, brightness)
+
+
+def read(folder: Path, seed: int = 1) -> Photos:
+    return read_photos(folder, SPEC, folder.parent / "scratch", seed)
+
+
+def splits(photos: Photos) -> list[int]:
+    return [len(photos.training), len(photos.validation), len(photos.test)]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "photos").mkdir()
+    return tmp_path / "photos"
+
+
+def test_folder_is_the_class(folder: Path) -> None:
+    draw_classes(folder)
+    photos = read(folder)
+    assert photos.classes == ("dark", "light")
+    for label, brightness in enumerate(BRIGHTNESS.values()):
+        means = photos.pixels[photos.labels == label].mean(axis=(1, 2, 3))
+        np.testing.assert_allclose(means, brightness, atol=2)
+
+
+def test_pixels_are_those_that_the_service_makes(folder: Path) -> None:
+    draw_classes(folder)
+    photos = read(folder)
+    assert photos.pixels.dtype == np.uint8
+    assert photos.pixels.shape == (20, 8, 8, 3)
+
+
+def test_splits_without_a_folder_are_held_out_of_every_class(folder: Path) -> None:
+    draw_classes(folder, 20)
+    photos = read(folder)
+    assert splits(photos) == [28, 6, 6]
+    together = np.concatenate([photos.training, photos.validation, photos.test])
+    assert sorted(together) == list(range(40))
+    for split in (photos.training, photos.validation, photos.test):
+        assert np.bincount(photos.labels[split]).tolist() == [len(split) // 2] * 2
+
+
+@pytest.mark.parametrize(
+    ("folders", "expected"),
+    [
+        ({"train": 20}, [28, 6, 6]),
+        ({"train": 20, "validation": 5}, [34, 6, 10]),
+        ({"training": 20, "valid": 5}, [34, 6, 10]),
+        ({"train": 20, "test": 4}, [34, 6, 8]),
+        ({"train": 20, "val": 5, "test": 4}, [40, 10, 8]),
+    ],
+)
+def test_folders_of_splits_are_taken(
+    folder: Path, folders: dict[str, int], expected: list[int]
+) -> None:
+    for name, count in folders.items():
+        draw_classes(folder / name, count)
+    assert splits(read(folder)) == expected
+
+
+def test_two_photos_of_a_class_are_enough(folder: Path) -> None:
+    draw_classes(folder, 2)
+    photos = read(folder)
+    assert np.bincount(photos.labels[photos.training], minlength=2).min() >= 1
+    assert len(photos.test) == 2
+
+
+def test_same_seed_holds_out_the_same(folder: Path) -> None:
+    draw_classes(folder, 20)
+    first, second, other = read(folder, 1), read(folder, 1), read(folder, 2)
+    np.testing.assert_array_equal(first.test, second.test)
+    assert not np.array_equal(first.test, other.test)
+
+
+def test_files_that_are_no_images_are_listed_and_skipped(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    draw_classes(folder)
+    (folder / "dark" / "notes.txt").write_text("hello")
+    (folder / "light" / "broken.jpg").write_bytes((folder / "light" / "0.jpg").read_bytes()[:300])
+    (folder / "light" / ".DS_Store").write_bytes(b"hidden files are not told of")
+    photos = read(folder)
+    assert len(photos.labels) == 20
+    assert [Path(line.partition(": ")[0]).name for line in photos.unreadable] == [
+        "notes.txt",
+        "broken.jpg",
+    ]
+    printed = capsys.readouterr().out
+    assert "notes.txt: expected an image" in printed
+    assert "broken.jpg: expected a whole JPEG image" in printed
+    assert "DS_Store" not in printed
+
+
+def test_checksum_tells_one_folder_from_another(folder: Path) -> None:
+    draw_classes(folder)
+    before = read(folder).sha256
+    assert read(folder).sha256 == before
+    (folder / "dark" / "0.jpg").rename(folder / "dark" / "z.jpg")
+    assert read(folder).sha256 != before
+
+
+def refusal(folder: Path) -> str:
+    with pytest.raises(DataError) as caught:
+        read(folder)
+    return str(caught.value)
+
+
+def test_folder_that_is_not_there_is_refused(folder: Path) -> None:
+    message = refusal(folder / "nowhere")
+    assert f"{folder / 'nowhere'} is not a folder: expected a folder with one folder" in message
+
+
+def test_empty_folder_is_refused(folder: Path) -> None:
+    assert refusal(folder).endswith("; got nothing")
+
+
+def test_folder_of_loose_files_is_refused(folder: Path) -> None:
+    draw(folder, 3, 100)
+    assert "FOLDER/cat/1.jpg" in refusal(folder)
+    assert refusal(folder).endswith("; got 0 folders and 3 files")
+
+
+def test_one_class_is_refused(folder: Path) -> None:
+    draw(folder / "dark", 3, 40)
+    assert refusal(folder).endswith("; got 1 folders and 0 files")
+
+
+def test_class_with_one_readable_photo_is_refused_with_its_name(folder: Path) -> None:
+    draw_classes(folder)
+    draw(folder / "grey", 1, 128)
+    (folder / "grey" / "broken.jpg").write_bytes(b"nothing")
+    message = refusal(folder)
+    assert "expected at least two readable images to train on of each class" in message
+    assert "{'grey': 1}" in message
+
+
+def test_class_to_test_that_is_not_trained_on_is_refused(folder: Path) -> None:
+    draw_classes(folder / "train")
+    draw_classes(folder / "validation")
+    draw(folder / "validation" / "grey", 2, 128)
+    assert "expected the classes ['dark', 'light'], got ['grey'], too" in refusal(folder)
