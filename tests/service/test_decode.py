@@ -1,5 +1,9 @@
 import struct
+import subprocess
+import sys
 import zlib
+from io import BytesIO
+from pathlib import Path
 from random import Random
 
 import numpy as np
@@ -11,6 +15,7 @@ from service.errors import BadInput, RequestError, TooLarge, UnsupportedImage
 from service.manifest import Cover, FashionMnist, Input, KeepSize
 from service.preprocess import Pixels, to_pixels
 from tests.drawing import LOSSLESS, encode, gradient, mean_difference, noise, pixels
+from tests.server import CHECKOUT
 
 ANY_SIZE_GREY = Input(shape=(None, None, 1), color="grey", resize=KeepSize())
 ANY_SIZE_RGB = Input(shape=(None, None, 3), color="rgb", resize=KeepSize())
@@ -450,3 +455,79 @@ def test_denoiser_refuses_more_pixels_than_the_limit() -> None:
 
 def test_formats_are_those_that_the_tests_cover() -> None:
     assert set(FORMATS) <= set(FILES)
+
+
+BIG = gradient().resize((1600, 1200), Image.Resampling.BICUBIC)
+
+
+@pytest.mark.parametrize("progressive", [False, True])
+@pytest.mark.parametrize("spec", [SMALL_RGB, SMALL_GREY], ids=["cover", "fashion-mnist"])
+def test_big_jpeg_gives_what_it_gives_without_being_scaled_while_it_is_decoded(
+    spec: Input, progressive: bool
+) -> None:
+    data = encode(BIG, "JPEG", progressive=progressive)
+    as_png = encode(Image.open(BytesIO(data)), "PNG")
+    scaled, whole = (decode(open_image(each, 10**8, 10**8), spec) for each in (data, as_png))
+    assert scaled.shape == whole.shape
+    assert np.abs(scaled - whole).mean() < 0.01
+    assert np.abs(scaled - whole).max() < 0.05
+
+
+@pytest.mark.parametrize(
+    ("size", "decoded"),
+    [
+        ((1600, 1200), (200, 150)),  # libjpeg scales by no more than 8
+        ((256, 260), (32, 33)),
+        ((250, 260), (63, 65)),
+        ((255, 200), (64, 50)),
+        ((64, 300), (32, 150)),
+        ((63, 300), (63, 300)),
+        ((31, 31), (31, 31)),
+    ],
+)
+def test_jpeg_is_scaled_while_it_is_decoded_to_no_less_than_twice_the_networks_side(
+    size: tuple[int, int], decoded: tuple[int, int]
+) -> None:
+    image = open_image(encode(gradient().resize(size), "JPEG"), 10**8, 10**8)
+    decode(image, SMALL_RGB)
+    assert image.size == decoded
+
+
+@pytest.mark.parametrize("orientation", STORED)
+def test_big_jpeg_is_upright_although_it_is_scaled(orientation: int) -> None:
+    turn = STORED[orientation]
+    stored = BIG if turn is None else BIG.transpose(turn)
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    upright = decode(open_image(encode(BIG, "JPEG"), 10**8, 10**8), SMALL_RGB)
+    came = decode(open_image(encode(stored, "JPEG", exif=exif), 10**8, 10**8), SMALL_RGB)
+    assert np.abs(came - upright).max() < 0.05
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="asks Linux for the peak of the memory")
+def test_jpeg_of_50_megapixels_takes_at_most_60_mb(tmp_path: Path) -> None:
+    gradient().resize((8160, 6120)).save(tmp_path / "big.jpg", quality=90)
+    code = """
+import sys
+from pathlib import Path
+from service.decode import decode, open_image
+from service.manifest import Cover, Input
+
+def peak_bytes():
+    status = Path("/proc/self/status").read_text()
+    return 1024 * int(status.partition("VmHWM:")[2].split()[0])
+
+spec = Input(shape=(224, 224, 3), color="rgb", resize=Cover())
+before = peak_bytes()
+data = Path(sys.argv[1]).read_bytes()
+decode(open_image(data, 10**8, 10**8), spec)
+print(peak_bytes() - before)
+"""
+    ran = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "big.jpg")],
+        cwd=CHECKOUT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert int(ran.stdout) < 60e6

@@ -1,3 +1,4 @@
+import asyncio
 import re
 import time
 from collections import Counter
@@ -7,7 +8,10 @@ import httpx
 import pytest
 from openapi_spec_validator import validate
 
+from service.app import App
+from service.front import Front
 from service.manifest import read_manifest
+from service.settings import Settings
 from tests.conftest import SHIPPED_MODELS
 from tests.exposition import Series, parsed, value
 from tests.server import CHECKOUT, Server, serve
@@ -221,3 +225,25 @@ def logged(server: Server, *request_ids: str) -> list[dict[str, object]]:
         time.sleep(0.02)
     assert Counter(str(line["request_id"]) for line in by_id) == Counter(request_ids)
     return sorted(by_id, key=lambda line: str(line["request_id"]))
+
+
+@pytest.mark.parametrize(("path", "status"), [("/livez", 503), ("/readyz", 503), ("/metrics", 200)])
+def test_server_with_an_engine_that_fails_is_neither_alive_nor_ready(
+    path: str, status: int
+) -> None:
+    app = App(Settings(workers=1, models=("fashion-mnist-mlp",)))
+    app.metrics.engine_failing[("fashion-mnist-mlp",)].set(1)
+
+    async def no_pages(*_: object) -> None:
+        raise AssertionError("this is no page of BentoML's")
+
+    async def ask() -> httpx.Response:
+        transport = httpx.ASGITransport(Front(no_pages, lambda: app))
+        async with httpx.AsyncClient(transport=transport, base_url="http://x") as client:
+            return await client.get(path)
+
+    answer = asyncio.run(ask())
+    app.close()
+    assert answer.status_code == status
+    if status == 503:
+        assert answer.json() == {"error": "expected engines that work, got one that fails"}

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from service.gpus import take_gpu, visible_gpus
+from service.gpus import gpu_memory, let_memory_grow, take_gpu, visible_gpus
 
 
 @pytest.fixture
@@ -41,3 +41,17 @@ def test_workers_share_the_gpus_out() -> None:
         take_gpu(worker, environment)
         taken.append(environment["CUDA_VISIBLE_DEVICES"])
     assert taken == ["4", "7", "4"]
+
+
+def test_frameworks_take_memory_as_they_need_it_unless_told_otherwise() -> None:
+    environment = {"XLA_PYTHON_CLIENT_PREALLOCATE": "true"}
+    let_memory_grow(environment)
+    assert environment == {
+        "TF_FORCE_GPU_ALLOW_GROWTH": "true",
+        "XLA_PYTHON_CLIENT_PREALLOCATE": "true",
+    }
+
+
+@pytest.mark.skipif(Path("/dev/nvidiactl").exists(), reason="there is a GPU")
+def test_machine_without_gpus_has_no_memory_of_them() -> None:
+    assert gpu_memory() == []

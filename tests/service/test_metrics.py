@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from service.gpus import GpuMemory
 from service.manifest import read_manifest
 from service.metrics import STAGES, UNKNOWN_MODEL, Metrics
 from tests.exposition import Series, parsed, value
@@ -227,3 +228,22 @@ def test_no_label_value_can_be_made_up(metrics: Metrics) -> None:
 def test_what_has_no_model_is_counted_as_unknown(metrics: Metrics, status: str) -> None:
     metrics.requests[UNKNOWN_MODEL, "", "page", status].inc()
     assert value(series(metrics), "vitrine_requests_total", model="unknown", status=status) == 1
+
+
+def test_memory_of_the_gpus_is_asked_for_on_every_scrape(metrics: Metrics) -> None:
+    used = iter((10, 20))
+    metrics.watch_gpus(lambda: [GpuMemory(0, "A GPU", next(used), 100)])
+    for expected in (10, 20):
+        labels = (("gpu", "0"), ("name", "A GPU"), ("state", "used"))
+        assert series(metrics)["vitrine_gpu_memory_bytes", labels] == expected
+    metrics.watch_gpus(list)
+    assert not [name for name, _ in series(metrics) if "gpu" in name]
+
+
+def test_engine_of_any_worker_that_fails_is_told_of_by_all(opened: Open) -> None:
+    first, second = opened(1), opened(2)
+    assert not first.is_any_engine_failing()
+    second.engine_failing[("denoiser",)].set(1)
+    assert first.is_any_engine_failing()
+    opened(2)  # a worker that took the other's place
+    assert not first.is_any_engine_failing()

@@ -1,6 +1,7 @@
 """One model with an engine of the test's own: which batches reach the engine."""
 
 import asyncio
+import contextlib
 import json
 import threading
 from collections.abc import Callable, Iterator
@@ -20,6 +21,7 @@ from service.preprocess import Floats
 from service.settings import Settings
 from tests.asgi import body_part, request
 from tests.drawing import encode
+from tests.exposition import parsed, value
 from tests.server import CHECKOUT
 from tests.service.test_handlers import SAMPLE
 
@@ -51,14 +53,26 @@ class RecordingEngine:
         return np.repeat(batch.mean(axis=(1, 2)), 10, axis=1)
 
 
+def bright() -> bytes:
+    """An image that the recording engine fails on."""
+    white = Image.new("L", (28, 28), 255)
+    ImageDraw.Draw(white).point([(0, 0), (27, 0), (0, 27), (27, 27)], 0)  # no photo: stays as it is
+    return encode(white, "PNG")
+
+
+BRIGHT = bright()
+
+
 @pytest.fixture
 def make() -> Iterator[Make]:
     made: list[Model] = []
 
-    def make_model(engine: RecordingEngine, **settings: object) -> Model:
+    def make_model(
+        engine: RecordingEngine, metrics: Metrics | None = None, **settings: object
+    ) -> Model:
         artifact = Artifact(FOLDER, read_manifest(FOLDER))
         chosen = Settings.model_validate({"workers": 1, **settings})
-        made.append(Model(artifact, engine, chosen, Metrics([artifact.manifest])))
+        made.append(Model(artifact, engine, chosen, metrics or Metrics([artifact.manifest])))
         return made[-1]
 
     yield make_model
@@ -108,10 +122,7 @@ def test_batch_is_filled_up_only_for_an_engine_of_fixed_sizes(
 
 def test_image_that_the_engine_fails_on_is_an_error_in_its_place(make: Make) -> None:
     model = make(RecordingEngine(fixed_sizes=False))
-    white = Image.new("L", (28, 28), 255)
-    ImageDraw.Draw(white).point([(0, 0), (27, 0), (0, 27), (27, 27)], 0)  # no photo: stays as it is
-    bright = encode(white, "PNG")
-    files = [("image", ("a.png", data)) for data in (SAMPLE, bright, SAMPLE)]
+    files = [("image", ("a.png", data)) for data in (SAMPLE, BRIGHT, SAMPLE)]
     form = httpx.Request("POST", "http://x", files=files)
     content_type = {"Content-Type": form.headers["content-type"]}
     asked = request(body_part(form.read()), headers=content_type)
@@ -122,3 +133,33 @@ def test_image_that_the_engine_fails_on_is_an_error_in_its_place(make: Make) -> 
     assert first == last
     assert list(failed) == ["error"]
     assert asked.request_id in failed["error"]
+
+
+def test_engine_that_fails_whatever_it_is_given_is_told_of_until_it_works(make: Make) -> None:
+    metrics = Metrics([read_manifest(FOLDER)])
+    engine = RecordingEngine(fixed_sizes=False)
+    model = make(engine, metrics)
+    told = []
+
+    def ask(image: bytes) -> None:
+        asked = request()
+        asked.set_timeout(HANGS_S)
+        with contextlib.suppress(ValueError):
+            asyncio.run(model.classify(image, 1, asked))
+        told.append(metrics.is_any_engine_failing())
+
+    for image in (BRIGHT, SAMPLE, BRIGHT, BRIGHT, BRIGHT, BRIGHT, SAMPLE, BRIGHT):
+        ask(image)
+    assert told == [False, False, False, False, True, True, False, False]
+
+
+@pytest.mark.parametrize(("progressive", "count"), [(True, 1), (False, 0)])
+def test_progressive_jpegs_are_counted(make: Make, progressive: bool, count: int) -> None:
+    metrics = Metrics([read_manifest(FOLDER)])
+    model = make(RecordingEngine(fixed_sizes=False), metrics)
+    asked = request()
+    asked.set_timeout(HANGS_S)
+    photo = encode(Image.new("RGB", (64, 64), (20, 40, 60)), "JPEG", progressive=progressive)
+    asyncio.run(model.classify(photo, 1, asked))
+    series = parsed(metrics.expose().decode())
+    assert value(series, "vitrine_progressive_jpegs_total", model="fashion-mnist") == count

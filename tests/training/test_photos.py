@@ -114,7 +114,7 @@ def test_files_that_are_no_images_are_listed_and_skipped(
     ]
     printed = capsys.readouterr().out
     assert "notes.txt: expected an image" in printed
-    assert "broken.jpg: expected a whole JPEG image" in printed
+    assert "broken.jpg: expected a whole image" in printed
     assert "DS_Store" not in printed
 
 
