@@ -1,6 +1,6 @@
 """One HTTP connection of a worker: uvicorn's, with a way of its own for an image in one piece.
 
-Most requests for a prediction come whole, in one read. Such a one is answered here, without an
+Many requests with an image come whole, in one read. Such a one is answered here, without an
 ASGI cycle around it, which would take a tenth of its time; or it is refused here, before a task is
 made for it, which costs a fifth of an answer: under overload the rest is free for answers.
 """
@@ -20,7 +20,7 @@ from uvicorn.server import ServerState
 
 from service import tracing
 from service.app import App
-from service.front import conclude
+from service.front import FORMS, conclude, image_route
 from service.handlers import answer
 from service.model import Model
 from service.request import Request
@@ -31,7 +31,7 @@ MAX_URL_BYTES = 4096
 
 
 class Connection(HttpToolsProtocol):
-    """Tells when it is closed; answers by itself what comes in one piece for a model.
+    """Tells when it is closed; answers by itself what comes in one piece with an image.
 
     All else goes the ordinary way, through ASGI: requests in several pieces, or sent before the
     answer to the one before them; with tracing on, every request, since the spans are made there.
@@ -46,8 +46,10 @@ class Connection(HttpToolsProtocol):
         self._may_answer = not tracing.is_configured()
         self._running: _Exchange | RequestResponseCycle | None = None
         """The request that is being answered; others may have come behind it."""
-        self._model: Model | None = None
-        """What a request is for, while it comes in and may still be answered here."""
+        self._own_paths = {*app.models.by_path, *(path.encode() for path in FORMS)}
+        self._holds = False
+        """Whether a request is coming in that may still be answered here."""
+        self._path = b""
         self._body = b""
         self._keeps_alive = True
         self._header_count = 0
@@ -65,16 +67,16 @@ class Connection(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         """Read what came; a request that is not whole yet goes the ordinary way."""
         super().data_received(data)
-        if self._model is not None:
+        if self._holds:
             self._go_on()
 
     def on_headers_complete(self) -> None:
-        """Wait for the body of a request for a model; begin to answer any other."""
+        """Wait for the body of a request with an image; begin to answer any other."""
         self._unset_keepalive_if_required()
-        model = self._vitrine.models.by_path.get(self.url.partition(b"?")[0])
-        if model is not None and self._is_ordinary_post():
+        self._path = self.url.partition(b"?")[0]
+        if self._path in self._own_paths and self._is_ordinary_post():
             version = self.parser.get_http_version()
-            self._model, self._body = model, b""
+            self._holds, self._body = True, b""
             self._keeps_alive = version != "1.0" and self.parser.should_keep_alive()
             self._header_count = len(self.headers)  # trailers will be added to them
         else:
@@ -82,25 +84,25 @@ class Connection(HttpToolsProtocol):
 
     def on_body(self, body: bytes) -> None:
         """Keep a piece of the body."""
-        if self._model is None:
-            super().on_body(body)
-        else:
+        if self._holds:
             self._body += body
+        else:
+            super().on_body(body)
 
     def on_message_complete(self) -> None:
         """The request is whole."""
-        model, self._model = self._model, None
-        if model is None:
+        if not self._holds:
             super().on_message_complete()
             return
+        self._holds = False
         exchange = self._exchange()
         request = self._request(exchange)
-        request.protocol = "v1"
-        if model.is_full:
+        model = self._vitrine.models.by_path.get(self._path)
+        if model is not None and model.is_full:
             self._refuse(model, request, exchange)
             return
         self.cycle = self._running = exchange  # type: ignore[assignment]
-        task = self.loop.create_task(self._answer(model, request, exchange))
+        task = self.loop.create_task(self._answer(request, exchange))
         self.tasks.add(task)
         task.add_done_callback(self.tasks.discard)
 
@@ -121,23 +123,25 @@ class Connection(HttpToolsProtocol):
 
     def _go_on(self) -> None:
         """Hand to uvicorn what was kept from it."""
-        self._model = None
+        self._holds = False
         super().on_headers_complete()
         body, self._body = self._body, b""
         if body:
             super().on_body(body)
 
     def _refuse(self, model: Model, request: Request, exchange: "_Exchange") -> None:
+        request.protocol = "v1"
         request.model, request.version = model.manifest.name, model.manifest.version
         response = error_response(model.overload())
         self._write(response, request, exchange)
         conclude(self._vitrine, request, response.status)
         self.on_response_complete()
 
-    async def _answer(self, model: Model, request: Request, exchange: "_Exchange") -> None:
+    async def _answer(self, request: Request, exchange: "_Exchange") -> None:
         app, status = self._vitrine, 500
         try:
-            work = app.handlers.predict(request, model.manifest.name, model.manifest.version)
+            work = image_route(app.handlers, request)
+            assert work is not None  # so says the path
             response = await answer(work, request, app.settings.request_timeout_s)
             status = response.status
             if not self.transport.is_closing():
@@ -152,10 +156,13 @@ class Connection(HttpToolsProtocol):
         return _Exchange(body, self._keeps_alive)
 
     def _request(self, exchange: "_Exchange") -> Request:
-        path, _, query = self.url.partition(b"?")
-        headers = self.headers[: self._header_count]
-        scope = {"method": "POST", "path": path.decode("ascii"), "query_string": query}
-        return Request({**scope, "headers": headers}, exchange.receive)
+        scope = {
+            "method": "POST",
+            "path": self._path.decode("ascii"),
+            "query_string": self.url.partition(b"?")[2],
+            "headers": self.headers[: self._header_count],
+        }
+        return Request(scope, exchange.receive)
 
     def _write(self, response: Response, request: Request, exchange: "_Exchange") -> None:
         headers = [*self.server_state.default_headers, *response.header_list(request.request_id)]

@@ -22,10 +22,10 @@ from service.request import PROBES, Request, request_id
 from service.response import Response, error_response, json_response
 
 _PREDICT = re.compile(r"/v1/models/(?P<name>[^/:]+)(/versions/(?P<version>[^/:]+))?:predict")
-_FORMS = ("/classify", "/denoise")
+FORMS = ("/classify", "/denoise")
 _PAGES = ("/", "/v1/models", *PROBES)
 _BENTOML_PAGES = re.compile(r"/docs\.json|/schema\.json|/static_content/.+")
-_ROUTES = (*_FORMS, *_PAGES, "/v1/models/{name}[/versions/{version}]:predict")
+_ROUTES = (*FORMS, *_PAGES, "/v1/models/{name}[/versions/{version}]:predict")
 _REDIRECTS = (301, 302, 307, 308)
 
 
@@ -66,7 +66,7 @@ class Front:
         reply = _Reply(send, request)
         status = 500
         try:
-            work = _image_route(app.handlers, request)
+            work = image_route(app.handlers, request)
             limit_s = app.settings.request_timeout_s
             response = await answer(work, request, limit_s) if work else _page(app, request)
             if response is None:
@@ -85,7 +85,7 @@ class Front:
             conclude(app, request, status)
 
 
-def _image_route(handlers: Handlers, request: Request) -> Coroutine[Any, Any, Response] | None:
+def image_route(handlers: Handlers, request: Request) -> Coroutine[Any, Any, Response] | None:
     """The work on an image that a request asks for, if it asks for that."""
     if request.method != "POST":
         return None
@@ -109,7 +109,7 @@ def _page(app: App, request: Request) -> Response | None:
     allowed: tuple[str, ...]
     if path in _PAGES:
         allowed = ("GET", "HEAD")
-    elif path in _FORMS or _PREDICT.fullmatch(path):
+    elif path in FORMS or _PREDICT.fullmatch(path):
         allowed = ("POST",)
     else:
         request.protocol = "page"

@@ -86,6 +86,9 @@ def chunked(body: bytes, trailer: str) -> bytes:
     return head + b"%x\r\n%b\r\n0\r\n%b\r\n\r\n" % (len(body), body, trailer.encode())
 
 
+FORM = httpx.Request("POST", "http://x", files={"image": ("a.png", SAMPLE)})
+FORM_TYPE = {"Content-Type": FORM.headers["content-type"]}
+
 ODD = {
     "plain": request(),
     "no image": request(b"no image"),
@@ -111,6 +114,12 @@ ODD = {
     "trailing type": chunked(SAMPLE, "Content-Type: text/plain"),
     "trailing id": chunked(SAMPLE, "X-Request-ID: trailing"),
     "trailing close": chunked(SAMPLE, "Connection: close"),
+    "form": request(FORM.read(), FORM_TYPE),
+    "classify": request(FORM.read(), FORM_TYPE, path="/classify"),
+    "classify, no image": request(b"no form", FORM_TYPE, path="/classify"),
+    "classify, raw": request(path="/classify"),
+    "classify, query": request(FORM.read(), FORM_TYPE, path="/classify?top_k=1"),
+    "denoise": request(FORM.read(), FORM_TYPE, path="/denoise"),
     "get": request().replace(b"POST", b"GET", 1),
 }
 
