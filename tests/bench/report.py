@@ -103,7 +103,12 @@ def _closed_loop(results: Results) -> str:
         workers = str(results.workers.get(system, ""))
         rows.append([system, workers, rates, p50s, p99s, *ratios])
     notes = [f"{system}: skipped, {reason}" for system, reason in results.skipped.items()]
-    return "\n".join([_markdown(rows), *notes])
+    for system in (*OURS, *results.loads):
+        loads = [load for count in counts for load in results.of(system, count)]
+        if errors := sum(load.errors for load in loads):
+            share = errors / sum(load.requests for load in loads)
+            notes.append(f"{system}: {share:.1%} of its requests failed and do not count")
+    return "\n\n".join([_markdown(rows), *notes])
 
 
 def _open_loop(runs: Sequence[Mapping[str, Any]]) -> str:
