@@ -9,6 +9,7 @@ from typing import Any
 
 import matplotlib as mpl
 from matplotlib import pyplot as plt
+from matplotlib.ticker import LogLocator
 
 from tests.bench.closed_loop import Load
 
@@ -205,8 +206,9 @@ def write(results: Results, folder: Path) -> None:
             )
     axes.set(xscale="log", yscale="log", xlabel="p99, ms", ylabel="requests/s")
     for axis in (axes.xaxis, axes.yaxis):
+        axis.set_minor_locator(LogLocator(subs=(2, 5)))
         axis.set_major_formatter("{x:,g}")
-        axis.set_minor_formatter("{x:,g}" if axis is axes.yaxis else "")
+        axis.set_minor_formatter("{x:,g}")
     axes.set_title(
         "Up and to the left is better; 1, 16 and 64 connections\n"
         f"{results.machine}, {results.date}",
