@@ -14,10 +14,15 @@ from tests.bench.closed_loop import measure, require_wrk
 from tests.bench.open_loop import OK, OVERLOADED, Generator
 from tests.bench.report import OURS, Results, table, write
 from tests.bench.systems import (
+    BENTOML_PHOTO,
+    BIG_PHOTO,
     ENVIRONMENTS,
     OTHERS,
+    PHOTO,
     VITRINE,
+    VITRINE_BIG_PHOTO,
     VITRINE_FORM,
+    VITRINE_PHOTO,
     System,
     cores,
     install,
@@ -34,6 +39,8 @@ OPEN_LOOP_S = 8.0
 CAPACITY_S = 4.0
 STARTS = 7
 DRIFT_AFTER = 50_000
+PHOTO_CONNECTIONS = 8
+PHOTO_S = 5
 
 
 def main() -> None:
@@ -60,6 +67,8 @@ def main() -> None:
     for other in tqdm(others, desc="closed loop"):
         _compare(other, results)
         write(results, arguments.out)
+    if arguments.only in BENTOML_PHOTO.name:
+        _photos(results)
     _open_loop(results)
     _process(results, arguments.drift_requests)
     results.inside = inside.measure()
@@ -107,6 +116,24 @@ def _compare(other: System, results: Results) -> None:
                     with idle.paused():
                         load = measure(loaded, connections, results.seconds)
                     results.add(other.name, loaded.system.name, connections, load)
+
+
+def _photos(results: Results) -> None:
+    """VGG16 beside BentoML's; and a photo of 12 megapixels beside a small one."""
+    install(BENTOML_PHOTO)
+    workers = _best_workers(BENTOML_PHOTO)
+    with started(VITRINE_PHOTO, cores()) as ours, started(BENTOML_PHOTO, workers) as theirs:
+        turns = ((ours, theirs), (theirs, ours))
+        for number in tqdm(range(results.rounds + 1), desc="photos"):
+            for loaded, idle in turns:
+                with idle.paused():
+                    load = measure(loaded, PHOTO_CONNECTIONS, PHOTO_S)
+                if number:  # the first round warms up
+                    results.photos.setdefault(loaded.system.name, []).append(load)
+        with theirs.paused():
+            for system, size in ((VITRINE_PHOTO, PHOTO), (VITRINE_BIG_PHOTO, BIG_PHOTO)):
+                load = measure(replace(ours, system=system), 1, PHOTO_S)
+                results.photo_ms["{}x{}".format(*size)] = load.p50_ms
 
 
 def _open_loop(results: Results) -> None:

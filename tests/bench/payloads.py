@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from PIL import Image
 
-from tests.drawing import dress, encode
+from tests.drawing import dress, encode, gradient
 
 TARGET_BYTES = 410
 BOUNDARY = "vitrine-benchmark"
@@ -42,13 +42,24 @@ def raw(path: str) -> Payload:
     return Payload(path, encode(drawing(), "PNG"), {"Content-Type": "image/png"})
 
 
-def form(path: str, part: str = "image") -> Payload:
-    """A multipart form with the image as a file."""
+def photo(path: str, width: int, height: int) -> Payload:
+    """A JPEG with the detail of a photo, some 0.3 bytes a pixel."""
+    random = np.random.default_rng(0)
+    coarse = random.integers(0, 256, (height // 16, width // 16, 3), np.uint8)
+    detail = Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
+    image = Image.blend(gradient().resize((width, height)), detail, 0.5)
+    return Payload(path, encode(image, "JPEG", quality=90), {"Content-Type": "image/jpeg"})
+
+
+def form(path: str, part: str = "image", file: Payload | None = None) -> Payload:
+    """A multipart form with an image as a file; the drawing, if none is given."""
+    image = file or raw(path)
     head = (
         f"--{BOUNDARY}\r\nContent-Disposition: form-data; "
-        f'name="{part}"; filename="drawing.png"\r\nContent-Type: image/png\r\n\r\n'
+        f'name="{part}"; filename="image"\r\n'
+        f"Content-Type: {image.headers['Content-Type']}\r\n\r\n"
     )
-    body = head.encode() + encode(drawing(), "PNG") + f"\r\n--{BOUNDARY}--\r\n".encode()
+    body = head.encode() + image.body + f"\r\n--{BOUNDARY}--\r\n".encode()
     return Payload(path, body, {"Content-Type": f"multipart/form-data; boundary={BOUNDARY}"})
 
 

@@ -31,6 +31,10 @@ class Results:
     """By who was compared with, who was loaded, and connections; one a round."""
     workers: dict[str, int] = field(default_factory=dict)
     skipped: dict[str, str] = field(default_factory=dict)
+    photos: dict[str, list[Load]] = field(default_factory=dict)
+    """VGG16 at 8 connections, one Load a round."""
+    photo_ms: dict[str, float] = field(default_factory=dict)
+    """The median of Vitrine's latency at one connection, by the size of the photo."""
     open_loop: list[dict[str, Any]] = field(default_factory=list)
     start_s: list[float] = field(default_factory=list)
     memory_mb: dict[int, float] = field(default_factory=dict)
@@ -69,6 +73,7 @@ def table(results: Results) -> str:
             f"{results.date}, {results.machine}; {results.rounds} rounds of {results.seconds} s, "
             "medians",
             _closed_loop(results),
+            *([_photos(results)] if results.photos else []),
             _open_loop(results.open_loop),
             _rest(results),
         ]
@@ -110,6 +115,21 @@ def _closed_loop(results: Results) -> str:
             share = errors / sum(load.requests for load in loads)
             notes.append(f"{system}: {share:.1%} of its requests failed and do not count")
     return "\n\n".join([_markdown(rows), *notes])
+
+
+def _photos(results: Results) -> str:
+    rows = [["VGG16, a JPEG of 500x375, 8 connections", "requests/s", "p50, ms", "p99, ms"]]
+    for system, loads in results.photos.items():
+        figures = ("rate", ".1f"), ("p50_ms", ".0f"), ("p99_ms", ".0f")
+        cells = (format(median(getattr(load, name) for load in loads), f) for name, f in figures)
+        rows.append([system, *cells])
+    ours, theirs = results.photos.values()
+    pairs = list(zip(ours, theirs, strict=True))
+    rate = median(our.rate / their.rate for our, their in pairs)
+    p99 = median(our.p99_ms / their.p99_ms for our, their in pairs)
+    rows.append(["ratio, side by side", f"{rate:.2f}x", "", f"{p99:.2f}x"])
+    sizes = [f"{size}: {ms:.1f} ms" for size, ms in results.photo_ms.items()]
+    return "\n".join([_markdown(rows), "", f"Median at one connection, {', '.join(sizes)}."])
 
 
 def _open_loop(runs: Sequence[Mapping[str, Any]]) -> str:
@@ -164,6 +184,9 @@ def read(folder: Path) -> Results:
     content = json.loads((folder / JSON_FILE).read_text())
     content["connections"] = tuple(content["connections"])
     content["memory_mb"] = {int(workers): mb for workers, mb in content["memory_mb"].items()}
+    content["photos"] = {
+        system: [Load(**load) for load in loads] for system, loads in content["photos"].items()
+    }
     content["loads"] = {
         other: {
             system: {

@@ -16,7 +16,7 @@ from pathlib import Path
 import httpx
 import psutil
 
-from tests.bench.payloads import Payload, form, raw, v2_binary, v2_json
+from tests.bench.payloads import Payload, form, photo, raw, v2_binary, v2_json
 from tests.server import CHECKOUT, environment, free_port
 
 ENVIRONMENTS = CHECKOUT / ".bench"
@@ -43,6 +43,8 @@ class System:
     """Whether it goes on after its processes were stopped; one that does not is left to idle."""
     module: str = "service"
     """What starts Vitrine itself."""
+    arguments: tuple[str, ...] = ()
+    """For a peer's server, beside those that all of them take."""
 
     @cached_property
     def payload(self) -> Payload:
@@ -61,8 +63,8 @@ class System:
             return [sys.executable, "-m", self.module, "--host", "127.0.0.1", "--port", str(port)]
         python = ENVIRONMENTS / self.folder / "bin" / "python"
         server = PEERS / self.folder / "server.py"
-        arguments = ["--port", port, "--workers", workers, "--models", CHECKOUT / "models"]
-        return [str(part) for part in (python, server, *arguments)]
+        common = ("--port", port, "--workers", workers, "--models", CHECKOUT / "models")
+        return [str(part) for part in (python, server, *common, *self.arguments)]
 
 
 PREDICT = "/v1/models/fashion-mnist:predict"
@@ -102,6 +104,21 @@ PEER_SYSTEMS = (
     ),
 )
 OTHERS = (FLOOR, *PEER_SYSTEMS)
+
+# VGG16, where compute matters: the same network, and a photo instead of a drawing.
+PHOTO_MODEL = "cats-vs-dogs"
+PHOTO_PREDICT = f"/v1/models/{PHOTO_MODEL}:predict"
+PHOTO, BIG_PHOTO = (500, 375), (4000, 3000)
+VITRINE_PHOTO = System("Vitrine", "", "/readyz", lambda: photo(PHOTO_PREDICT, *PHOTO))
+VITRINE_BIG_PHOTO = System("Vitrine", "", "/readyz", lambda: photo(PHOTO_PREDICT, *BIG_PHOTO))
+BENTOML_PHOTO = System(
+    "BentoML + Keras",
+    "bentoml_keras",
+    "/readyz",
+    lambda: form("/classify", file=photo("", *PHOTO)),
+    (1, 2),
+    arguments=("--model", PHOTO_MODEL, "--threads", str(os.cpu_count() or 1)),
+)
 
 
 def install(system: System) -> None:

@@ -61,9 +61,13 @@ def test_results_are_read_as_they_were_written(tmp_path: Path) -> None:
         for connections in results.connections:
             results.add("other", system, connections, Load(100 * connections, 1.0, 0.5, 2.0, 0))
     results.memory_mb[2] = 200.0
+    results.photos = {"us": [Load(30, 3.0, 0.5, 2.0, 0)], "them": [Load(10, 1.0, 1.5, 8.0, 0)]}
+    results.photo_ms = {"500x375": 20.0, "4000x3000": 35.0}
     write(results, tmp_path)
     assert read(tmp_path) == results
     assert "| other | 2 | 100 / 1,600 / 6,400 |" in table(read(tmp_path))
+    assert "| ratio, side by side | 3.00x |  | 0.25x |" in table(read(tmp_path))
+    assert "500x375: 20.0 ms, 4000x3000: 35.0 ms" in table(read(tmp_path))
     assert (tmp_path / "results.png").read_bytes().startswith(b"\x89PNG")
 
 

@@ -31,11 +31,13 @@ class Peer:
     def __init__(self) -> None:
         import keras
 
-        model = Path(os.environ["MODELS"], "fashion-mnist", "1")
-        self._labels: list[str] = json.loads((model / "manifest.json").read_bytes())["labels"]
+        model = Path(os.environ["MODELS"], os.environ["MODEL"], "1")
+        manifest = json.loads((model / "manifest.json").read_bytes())
+        self._labels: list[str] = manifest["labels"]
+        self._input = manifest["input"]
         self._network = keras.saving.load_model(model / "model.keras", compile=False)
         for size in (1, 2, MAX_BATCH):  # TensorFlow traces anew for the first few sizes
-            self._network.predict_on_batch(np.zeros((size, 28, 28, 1), np.float32))
+            self._network.predict_on_batch(np.zeros((size, *self._input["shape"]), np.float32))
 
     @bentoml.api
     def classify(self, image: Image) -> Answer:
@@ -47,9 +49,16 @@ class Peer:
         return self._predict(images)
 
     def _predict(self, images: list[Image]) -> list[Answer]:
-        grey = [np.asarray(image.convert("L").resize((28, 28)), np.float32) for image in images]
+        height, width, channels = self._input["shape"]
+        mode = "L" if channels == 1 else "RGB"
+        pixels = [image.convert(mode).resize((width, height)) for image in images]
+        batch = np.stack([np.asarray(each, np.float32) for each in pixels])
+        scaled = batch.reshape(-1, height, width, channels) / np.float32(255)
+        scale = self._input["scale"]
+        if (scale["mean"], scale["deviation"]) != (0, 1):
+            scaled = (scaled - np.float32(scale["mean"])) / np.float32(scale["deviation"])
         # Not predict(), which sets up a loop over a data set, and takes many times as long.
-        scores: Any = self._network.predict_on_batch(np.stack(grey)[..., None] / np.float32(255))
+        scores: Any = self._network.predict_on_batch(scaled)
         return [
             {
                 "label": self._labels[index],
@@ -66,11 +75,13 @@ def main() -> None:
     parser.add_argument("--port", type=int, default=8000)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--models", type=Path, required=True)
+    parser.add_argument("--model", default="fashion-mnist")
     parser.add_argument("--threads", type=int, default=1, help="TensorFlow's, of each worker")
     arguments = parser.parse_args()
     os.environ |= {
         "WORKERS": str(arguments.workers),
         "MODELS": str(arguments.models.resolve()),
+        "MODEL": arguments.model,
         "TF_NUM_INTRAOP_THREADS": str(arguments.threads),
         "TF_NUM_INTEROP_THREADS": "1",
         "BENTOML_DO_NOT_TRACK": "True",
