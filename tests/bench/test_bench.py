@@ -61,7 +61,7 @@ def test_results_are_read_as_they_were_written(tmp_path: Path) -> None:
         for connections in results.connections:
             results.add("other", system, connections, Load(100 * connections, 1.0, 0.5, 2.0, 0))
     results.memory_mb[2] = 200.0
-    results.photos = {"us": [Load(30, 3.0, 0.5, 2.0, 0)], "them": [Load(10, 1.0, 1.5, 8.0, 0)]}
+    results.photos = {"us": [Load(30, 1.0, 0.5, 2.0, 0)], "them": [Load(10, 1.0, 1.5, 8.0, 0)]}
     results.photo_ms = {"500x375": 20.0, "4000x3000": 35.0}
     write(results, tmp_path)
     assert read(tmp_path) == results
