@@ -197,10 +197,6 @@ def train(
     stages = [(side, min(count, most)) for side, count in STAGES]
     with computing_in(str(options.arguments["precision"] or best_policy())):
         network = build(classes)
-    validation = (
-        scale(packed.pixels(held, INPUT), INPUT.scale),
-        one_hot(packed.labels[held], classes),
-    )
     pixels = packed.pixels(taught, INPUT)
     steps = steps_an_epoch(len(taught))
     histories, offset = [], 0
@@ -216,6 +212,9 @@ def train(
             metrics=["accuracy"],
         )
         print(f"{epochs} epochs at {side}x{side}")
+        # At the stage's own size: how it does at another says nothing of which epoch is best.
+        spec = INPUT.model_copy(update={"shape": (side, side, 3)})
+        validation = scale(packed.pixels(held, spec), spec.scale)
         checkpoints = options.checkpoints / str(side)
         done = epochs_done(checkpoints)
         crops = Crops(
@@ -230,7 +229,7 @@ def train(
             fit(
                 network,
                 crops,
-                validation,
+                (validation, one_hot(packed.labels[held], classes)),
                 checkpoints=checkpoints,
                 epochs=epochs,
                 patience=epochs,
