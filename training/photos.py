@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -43,6 +43,20 @@ class Photos:
     """Files that are not images, and why."""
     sha256: str
     """Of all names and bytes."""
+
+
+    def few(self, count: int) -> "Photos":
+        """The same with about `count` photos of each split, of all classes alike."""
+        return replace(
+            self,
+            training=_few(self.training, count),
+            validation=_few(self.validation, count),
+            test=_few(self.test, count),
+        )
+
+
+def _few(indices: np.ndarray, count: int) -> np.ndarray:
+    return indices[:: max(1, len(indices) // count)]
 
 
 def read_photos(folder: Path, spec: Input, scratch: Path, seed: int) -> Photos:

@@ -30,6 +30,8 @@ from training.vgg16 import IMAGENET, NAMES, SHRINKAGE, Base, classifier, load_ba
 SIZE = 224
 BATCH_SIZE = 32
 DROPOUT = 0.2
+SMOKE_PHOTOS = 48  # of each split
+COMPARED_PHOTOS = 2_000  # that engines are compared on, at the most: they are held in memory
 
 
 @dataclass(frozen=True)
@@ -93,6 +95,9 @@ def train_on_photos(task: Task, options: Options) -> Path:
     pixels = int(str(options.arguments["size"]))
     spec = Input(shape=(pixels, pixels, 3), color="rgb", resize=Cover(), scale=base.scale)
     photos = read_photos(options.data, spec, options.checkpoints, options.seed)
+    if options.smoke:
+        photos = photos.few(SMOKE_PHOTOS)
+    compared = photos.few(COMPARED_PHOTOS).validation
     print(
         f"{len(photos.training)} photos to train on, {len(photos.validation)} for validation, "
         f"{len(photos.test)} to test, of {', '.join(photos.classes)}; on {base.name}"
@@ -117,8 +122,8 @@ def train_on_photos(task: Task, options: Options) -> Path:
             input=spec,
             output=Output(shape=(len(photos.classes),), meaning="probabilities"),
             network=network,
-            validation=scale(photos.pixels[photos.validation], spec.scale),
-            validation_truth=photos.labels[photos.validation],
+            validation=scale(photos.pixels[compared], spec.scale),
+            validation_truth=photos.labels[compared],
             metrics=metrics,
             sample=task.sample(),
             dataset=task.dataset,
