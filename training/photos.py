@@ -44,7 +44,6 @@ class Photos:
     sha256: str
     """Of all names and bytes."""
 
-
     def few(self, count: int) -> "Photos":
         """The same with about `count` photos of each split, of all classes alike."""
         return replace(

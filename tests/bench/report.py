@@ -185,7 +185,8 @@ def read(folder: Path) -> Results:
     content["connections"] = tuple(content["connections"])
     content["memory_mb"] = {int(workers): mb for workers, mb in content["memory_mb"].items()}
     content["photos"] = {
-        system: [Load(**load) for load in loads] for system, loads in content["photos"].items()
+        system: [Load(**load) for load in loads]
+        for system, loads in content.get("photos", {}).items()
     }
     content["loads"] = {
         other: {

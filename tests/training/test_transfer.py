@@ -1,0 +1,170 @@
+"""From a folder of photos that no recipe has seen to a served model, with no code."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+from PIL import Image, ImageDraw
+
+pytest.importorskip("tensorflow", reason="training needs TensorFlow")
+
+from service.manifest import Manifest, read_manifest
+from tests.conftest import SHIPPED_MODELS
+from tests.drawing import encode
+from tests.server import serve
+from training.__main__ import main
+from training.photos import Photos
+from training.transfer import Batches
+
+BASE = SHIPPED_MODELS / "vgg16-base" / "1"
+if not BASE.exists():
+    pytest.skip(f"{BASE} is not there to start from", allow_module_level=True)
+COLORS = {"disc": (200, 40, 40), "square": (40, 60, 200), "triangle": (40, 160, 60)}
+
+
+def shape(name: str, number: int) -> Image.Image:
+    """A coloured shape somewhere on a light ground."""
+    random = np.random.default_rng([sum(map(ord, name)), number])
+    ground = tuple(int(level) for level in random.integers(180, 255, 3))
+    image = Image.new("RGB", (90, 70), ground)
+    draw = ImageDraw.Draw(image)
+    (x, y), side = random.integers((5, 5), (40, 20)).tolist(), int(random.integers(25, 45))
+    match name:
+        case "disc":
+            draw.ellipse((x, y, x + side, y + side), COLORS[name])
+        case "square":
+            draw.rectangle((x, y, x + side, y + side), COLORS[name])
+        case _:
+            draw.polygon([(x, y + side), (x + side // 2, y), (x + side, y + side)], COLORS[name])
+    return image
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """24 photos of each of three classes, and a file that is none."""
+    root = tmp_path_factory.mktemp("transfer") / "Coloured Shapes"
+    for name in COLORS:
+        (root / name).mkdir(parents=True)
+        for number in range(24):
+            shape(name, number).save(root / name / f"{number}.jpg")
+    (root / "disc" / "notes.txt").write_text("no image")
+    return root
+
+
+@pytest.fixture(scope="module")
+def models(folder: Path) -> Path:
+    out = folder.parent / "models"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder.parent)
+        command = ["transfer", "--data", folder, "--base", BASE, "--size", "32", "--epochs", "4"]
+        assert main([*map(str, command), "--out", str(out)]) == 0
+    return out
+
+
+@pytest.fixture(scope="module")
+def manifest(models: Path) -> Manifest:
+    return read_manifest(models / "coloured-shapes" / "1")
+
+
+def test_model_is_named_after_its_folder_and_its_classes_after_theirs(manifest: Manifest) -> None:
+    assert (manifest.name, manifest.labels) == ("coloured-shapes", tuple(COLORS))
+    assert manifest.input.shape == (32, 32, 3)
+
+
+def test_manifest_says_what_it_stands_on(manifest: Manifest) -> None:
+    assert manifest.training.base == "vgg16-base 1"
+    assert manifest.input.scale == read_manifest(BASE).input.scale
+    assert manifest.training.arguments["size"] == 32
+
+
+def test_shapes_are_told_apart(manifest: Manifest) -> None:
+    assert manifest.metrics["test_count"] == 12  # four of each, held out
+    assert manifest.metrics["accuracy"] >= 0.9
+
+
+def test_files_are_small(models: Path) -> None:
+    folder = models / "coloured-shapes" / "1"
+    assert (folder / "model.tflite").stat().st_size < 20_000_000
+    assert (folder / "model.keras").stat().st_size < 32_000_000
+
+
+def test_service_answers_right_for_a_shape_that_it_has_never_seen(
+    models: Path, tmp_path: Path
+) -> None:
+    with serve(tmp_path, models_dir=models, workers=1) as server:
+        for name in COLORS:
+            image = encode(shape(name, 1000), "PNG")
+            url = f"{server.url}/v1/models/coloured-shapes:predict"
+            answer = httpx.post(url, content=image, timeout=30).json()
+            assert answer["predictions"][0]["label"] == name
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "expected a folder of photos: --data FOLDER"),
+        (["--data", "nowhere"], "is not a folder: expected a folder with one folder of images"),
+        (["--data", ".", "--base", "elsewhere"], "--base: expected imagenet or the folder"),
+    ],
+)
+def test_what_cannot_be_done_is_said_in_one_line(
+    arguments: list[str],
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    base = [] if "--base" in arguments else ["--base", str(BASE)]
+    assert main(["transfer", "--out", "models", *base, *arguments]) == 1
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--name", "Not A Name"], ["--size", "31"], ["--size", "big"]]
+)
+def test_bad_option_is_refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main(["transfer", *arguments])
+    assert f"got {arguments[1]!r}" in capsys.readouterr().err.replace("got 31", "got '31'")
+
+
+def photos(counts: tuple[int, ...]) -> Photos:
+    labels = np.repeat(np.arange(len(counts)), counts)
+    every = np.arange(len(labels))
+    pixels = np.repeat(labels.astype(np.uint8), 4 * 4 * 3).reshape(-1, 4, 4, 3)
+    names = tuple(f"class {label}" for label in range(len(counts)))
+    return Photos(names, pixels, labels, every, every, every, (), "0" * 64)
+
+
+def test_rare_class_weighs_as_much_as_a_common_one(manifest: Manifest) -> None:
+    few = photos((90, 10))
+    totals = np.zeros(2)
+    batches = Batches(few, few.training, manifest.input, seed=1)
+    for index in range(len(batches)):
+        _, truth, weights = batches[index]
+        totals += (truth * weights[:, np.newaxis]).sum(axis=0)
+    np.testing.assert_allclose(totals, [50, 50], rtol=1e-5)
+
+
+def test_every_photo_is_seen_once_an_epoch_in_another_order(manifest: Manifest) -> None:
+    some = photos((1,) * 50)
+    batches = Batches(some, some.training, manifest.input, seed=1)
+
+    def order() -> list[int]:
+        return [int(row.argmax()) for i in range(len(batches)) for row in batches[i][1]]
+
+    first = order()
+    batches.on_epoch_end()
+    assert sorted(first) == sorted(order()) == list(range(50))
+    assert first != order()
+
+
+def test_card_shows_the_base(models: Path) -> None:
+    card = (models / "coloured-shapes" / "1" / "README.md").read_text()
+    assert "It stands on the weights of vgg16-base 1." in card
+    manifest: Any = json.loads((models / "coloured-shapes" / "1" / "manifest.json").read_text())
+    assert manifest["training"]["base"] == "vgg16-base 1"
