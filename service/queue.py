@@ -245,5 +245,6 @@ class BatchQueue(Generic[Item, Result]):
         return max(1, min(MAX_RETRY_AFTER_S, math.ceil(wait_s)))
 
     def close(self) -> None:
-        """Let the thread end once what it computes is done."""
+        """Let the thread end once what it computes is done; nobody waits for the rest any more."""
+        self._waiting.clear()
         self._thread.shutdown(wait=False)
