@@ -1,5 +1,6 @@
 """Which GPUs there are, told without a backend: a process that has loaded one must not fork."""
 
+import contextlib
 import importlib.util
 import os
 import re
@@ -63,10 +64,11 @@ def gpu_memory() -> list[GpuMemory]:
     try:
         found = []
         for number in range(pynvml.nvmlDeviceGetCount()):
-            handle = pynvml.nvmlDeviceGetHandleByIndex(number)
-            memory = pynvml.nvmlDeviceGetMemoryInfo(handle)
-            name = pynvml.nvmlDeviceGetName(handle)
-            found.append(GpuMemory(number, name, int(memory.used), int(memory.total)))
+            with contextlib.suppress(pynvml.NVMLError):  # one that is lost has no memory
+                handle = pynvml.nvmlDeviceGetHandleByIndex(number)
+                memory = pynvml.nvmlDeviceGetMemoryInfo(handle)
+                name = pynvml.nvmlDeviceGetName(handle)
+                found.append(GpuMemory(number, name, int(memory.used), int(memory.total)))
         return found
     finally:
         pynvml.nvmlShutdown()

@@ -120,7 +120,7 @@ class Engine(Part):
 
     file: FileName | None = None
     """None for one that was measured and not kept."""
-    max_abs_difference: float = Field(ge=0)
+    max_abs_difference: FiniteFloat = Field(ge=0)
     """From the float network's output."""
     label_agreement: float | None = Field(default=None, ge=0, le=1)
     """The share of images to which it gives the float network's label."""

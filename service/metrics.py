@@ -165,7 +165,7 @@ class Metrics:
         progressive = self._family(
             CounterMetricFamily,
             "vitrine_progressive_jpegs_total",
-            "JPEGs that are unpacked in full before they are scaled down: some 3 bytes a pixel",
+            "JPEGs that are unpacked in full before they are scaled down: 3 to 8 bytes a pixel",
             ("model",),
             by_name,
         )
@@ -173,8 +173,8 @@ class Metrics:
             GaugeMetricFamily,
             "vitrine_engine_failing",
             "Workers whose engine fails whatever it is given; /livez fails then, too",
-            ("model",),
-            by_name,
+            ("model", "version"),
+            ((model.name, model.version) for model in models),
         )
         self._folder = folder
         self._is_on = is_on

@@ -25,6 +25,7 @@ INLINE_PIXELS = 128 * 128
 # Batches that take longer are not timed a second time: no noise hides what they cost.
 LONG_S = 0.005
 TIMED_RUNS = 10
+GPU_BATCH_SIZE = 32
 # Inputs are checked before an engine sees them: this many failures in a row are the device's.
 MAX_FAILURES = 3
 
@@ -41,6 +42,8 @@ class Model:
         self._settings = settings
         tiled = self.manifest.task == "denoising"
         measured = self.manifest.engines[engine.name].largest_batch
+        if engine.device == "gpu":  # what was measured is what a CPU takes
+            measured = max(measured, GPU_BATCH_SIZE)
         self._queue = BatchQueue[Floats, Floats](
             self.manifest.name,
             self._compute_tiled if tiled else self._compute_batch,
@@ -53,7 +56,7 @@ class Model:
         self._stage_seconds = {
             stage: metrics.stage_seconds[self.manifest.name, stage] for stage in STAGES
         }
-        self._engine_failing = metrics.engine_failing[(self.manifest.name,)]
+        self._engine_failing = metrics.engine_failing[self.manifest.name, self.manifest.version]
         self._failures = 0
         self._progressive_jpegs = metrics.progressive_jpegs[(self.manifest.name,)]
         self._predictions = {
@@ -75,8 +78,10 @@ class Model:
                 )
             came = encode_scores(probabilities, self.manifest.labels, 1)
             wanted = sample.expected
-            close = abs(came["probability"] - wanted.probability) <= wanted.tolerance
-            if came["label"] != wanted.label or not close:
+            there = float(probabilities[wanted.index])
+            close = abs(there - wanted.probability) <= wanted.tolerance
+            # Two labels that are as likely may change places from one processor to another.
+            if came["probability"] - there > wanted.tolerance or not close:
                 raise ArtifactError(
                     f"{where}: expected {wanted.label!r} with probability {wanted.probability} "
                     f"(within {wanted.tolerance}), got {came['label']!r} with {came['probability']}"
@@ -216,7 +221,7 @@ class Model:
             answer = self.engine.predict(batch)
         except Exception:
             self._failures += 1
-            if self._failures == MAX_FAILURES:
+            if self._failures >= MAX_FAILURES:
                 self._engine_failing.set(1)
             raise
         if self._failures:

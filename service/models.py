@@ -109,6 +109,8 @@ def choose_device(wanted: Literal["auto", "cpu", "gpu"]) -> Device:
                 "VITRINE_DEVICE=gpu: expected Keras and a backend with GPU support, "
                 "got an environment without Keras"
             )
+        if wanted == "auto" and visible_gpus():
+            logger.warning("no GPU is used: Keras is not installed")
         return "cpu"
     let_memory_grow()
     # `auto` must not load a whole backend where plainly no GPU is.

@@ -48,7 +48,8 @@ def main(arguments: list[str]) -> int:
     add_options(parser)
     if hasattr(recipe, "add_options"):
         recipe.add_options(parser)
-    options: Options = read_options(name, parser.parse_args(arguments[1:]))
+    data = getattr(recipe, "DATA", None)
+    options: Options = read_options(name, parser.parse_args(arguments[1:]), data)
     try:
         options.out.mkdir(parents=True, exist_ok=True)
         folder = recipe.run(options)

@@ -54,7 +54,15 @@ def reading(path: Path) -> Iterator[None]:
     """Turn what goes wrong while `path` is read into a DataError that names it."""
     try:
         yield
-    except (OSError, EOFError, KeyError, ValueError, zlib.error, zipfile.BadZipFile) as error:
+    except (
+        OSError,
+        EOFError,
+        KeyError,
+        TypeError,
+        ValueError,
+        zlib.error,
+        zipfile.BadZipFile,
+    ) as error:
         raise DataError(f"{path.absolute()} cannot be read: {error}; get it again") from error
 
 

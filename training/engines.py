@@ -39,35 +39,50 @@ Engines = dict[EngineName, Engine]
 
 
 def write_engines(
-    network: keras.Model, inputs: Floats, truth: Labels | Floats, folder: Path
+    network: keras.Model,
+    inputs: Floats,
+    truth: Labels | Floats,
+    sample: Floats,
+    folder: Path,
 ) -> tuple[Engines, dict[Device, EngineName]]:
     """Write model.keras and the chosen model.tflite; returns all that was measured and the choice.
 
     inputs are validation images as the network takes them, truth their labels (n,) or the images
-    that a denoiser should give. Raises ExportError if LiteRT's float32 and Keras disagree.
+    that a denoiser should give, sample the one image that every engine must give the same label.
+    Raises ExportError if LiteRT's float32 and Keras disagree.
     """
     model = folder / "model.keras"
     network.save(model)
     if network.count_params() > HALF_ABOVE:
-        halve_weights(model)
+        try:
+            halve_weights(model)
+        except OverflowError as error:
+            raise ExportError(f"expected weights for half precision: {error}") from error
     stored = keras.saving.load_model(model, compile=False)
     with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
-        files = _convert(stored, inputs[:CALIBRATION_IMAGES], Path(scratch))
+        mixed = np.random.default_rng(0).permutation(len(inputs))
+        files = _convert(stored, inputs[mixed[:CALIBRATION_IMAGES]], Path(scratch))
         running: dict[EngineName, RunningEngine] = {
             "keras": KerasEngine(model, "cpu"),
             **{name: LiteRTEngine(file, 1, name) for name, file in files.items()},
             "keras-half": KerasEngine(model, "cpu", "keras-half"),
         }
-        sizes = _sizes(running["litert"], inputs[:1])
+        sizes = _sizes([running[name] for name in files], inputs[:1])
         expected = _answers(running["keras"], inputs)
         if not np.isfinite(expected).all():
             raise ExportError("expected a network that answers numbers, got one that does not")
-        engines = {
+        measured = {
             name: _measure(engine, inputs, expected, truth, sizes)
             for name, engine in running.items()
         }
-        _check_conversion(engines["litert"])
-        choice = choose(engines)
+        engines = {name: engine for name, engine in measured.items() if engine is not None}
+        _check_conversion(engines.get("litert"))
+        alike = {
+            name: engine
+            for name, engine in engines.items()
+            if truth.ndim > 1 or _labels(running[name], sample) == _labels(running["keras"], sample)
+        }
+        choice = choose(alike)
         files[choice["cpu"]].replace(folder / "model.tflite")
     kept = {"keras": model.name, "keras-half": model.name, choice["cpu"]: "model.tflite"}
     return {
@@ -122,8 +137,15 @@ def _convert(network: keras.Model, images: Floats, folder: Path) -> dict[EngineN
             converter.optimizations = [tf.lite.Optimize.DEFAULT]
         if name == "litert-int8":
             converter.representative_dataset = calibration
+        try:
+            converted = converter.convert()
+        except Exception as error:  # of whatever kind the converter's is
+            if name == "litert":
+                raise ExportError(f"LiteRT cannot take this network: {error}") from error
+            print(f"No {name}: the network cannot be converted: {error}")
+            continue
         files[name] = folder / f"{name}.tflite"
-        files[name].write_bytes(converter.convert())
+        files[name].write_bytes(converted)
     return files
 
 
@@ -133,8 +155,12 @@ def _measure(
     expected: Floats,
     truth: Labels | Floats,
     sizes: tuple[int, ...],
-) -> Engine:
+) -> Engine | None:
+    """What an engine costs; None for one that does not answer numbers."""
     came = _answers(engine, inputs)
+    if not np.isfinite(came).all():
+        print(f"No {engine.name}: some of its answers are no numbers")
+        return None
     measured: dict[str, Any] = {"max_abs_difference": float(np.abs(expected - came).max())}
     if truth.ndim == 1:
         labels = came.argmax(axis=1)
@@ -146,7 +172,13 @@ def _measure(
     return Engine(**rounded, milliseconds=_milliseconds(engine, inputs[:1], sizes))
 
 
-def _check_conversion(lite: Engine) -> None:
+def _labels(engine: RunningEngine, images: Floats) -> list[int]:
+    return [int(label) for label in engine.predict(images).argmax(axis=1)]
+
+
+def _check_conversion(lite: Engine | None) -> None:
+    if lite is None:
+        raise ExportError("expected numbers from LiteRT in float32, got something else")
     agreement = lite.label_agreement
     if not lite.max_abs_difference <= MAX_ABS_DIFFERENCE or (
         agreement is not None and agreement < MIN_FLOAT_AGREEMENT
@@ -163,13 +195,12 @@ def _answers(engine: RunningEngine, images: Floats) -> Floats:
     return np.concatenate([engine.predict(images[i : i + COMPARISON_BATCH]) for i in starts])
 
 
-def _sizes(engine: RunningEngine, example: Floats) -> tuple[int, ...]:
-    """The batches that a float32 engine computes in good time."""
-    return tuple(
-        size
-        for size in TIMED_BATCHES
-        if size == 1 or size * _median_s(partial(engine.predict, example), 3) <= MAX_BATCH_S
-    )
+def _sizes(engines: list[RunningEngine], example: Floats) -> tuple[int, ...]:
+    """The batches that the fastest engine computes in good time."""
+    for engine in engines:
+        engine.predict(example)
+    alone_s = min(_median_s(partial(engine.predict, example), 3) for engine in engines)
+    return tuple(size for size in TIMED_BATCHES if size == 1 or size * alone_s <= MAX_BATCH_S)
 
 
 def _milliseconds(

@@ -76,7 +76,11 @@ def export(trained: Trained, options: Options) -> Path:
         folder = Path(scratch) / version
         folder.mkdir()
         engines, choice = write_engines(
-            trained.network, trained.validation, trained.validation_truth, folder
+            trained.network,
+            trained.validation,
+            trained.validation_truth,
+            preprocess(trained.sample, trained.input)[np.newaxis],
+            folder,
         )
         sample = _write_sample(trained, folder, engines, tuple(choice.values()))
         trained.draw_figures(folder)

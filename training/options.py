@@ -1,6 +1,7 @@
 """The options that every recipe takes."""
 
 import argparse
+import hashlib
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,9 +31,8 @@ class Options:
     @property
     def checkpoints(self) -> Path:
         """Where an interrupted run of exactly these arguments left its state."""
-        parts = [f"{key}={value}" for key, value in sorted(self.arguments.items())]
-        parts.append(f"data={self.data}")
-        return CHECKPOINTS / "-".join([self.recipe, *parts]).replace("/", "_")
+        whole = repr((sorted(self.arguments.items()), self.data))
+        return CHECKPOINTS / f"{self.recipe}-{hashlib.sha256(whole.encode()).hexdigest()[:16]}"
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -66,14 +66,16 @@ def at_least_one(text: str) -> int:
     return int(text)
 
 
-def read_options(recipe: str, parsed: argparse.Namespace) -> Options:
+def read_options(
+    recipe: str, parsed: argparse.Namespace, default_data: Path | None = None
+) -> Options:
     """Turn parsed arguments into Options; folders are left out of what is recorded."""
     recorded = {key: value for key, value in vars(parsed).items() if key not in ("out", "data")}
     return Options(
         recipe=recipe,
         smoke=parsed.smoke,
         out=parsed.out or (SMOKE_OUT if parsed.smoke else OUT),
-        data=parsed.data,
+        data=parsed.data or default_data,
         seed=parsed.seed,
         epochs=parsed.epochs,
         arguments=recorded,

@@ -55,7 +55,8 @@ def read_packed(path: Path) -> PackedSet:
     if len(offsets) != count + 1 or len(validation) != count or offsets[-1] > len(blob):
         raise DataError(
             f"{path}: expected {count + 1} offsets into {len(blob)} bytes and {count} marks of "
-            f"validation, got {len(offsets)} offsets up to {offsets[-1]} and {len(validation)}"
+            f"validation, got {len(offsets)} offsets up to {max(offsets, default=0)} and "
+            f"{len(validation)}"
         )
     if count == 0 or labels.min() < 0 or labels.max() >= len(classes):
         raise DataError(f"{path}: expected labels 0 to {len(classes) - 1}, got {np.unique(labels)}")

@@ -13,13 +13,13 @@ from keras import layers
 from PIL import Image
 from sklearn.utils.class_weight import compute_class_weight
 
-from service.manifest import Cover, Input, Output
+from service.manifest import MAX_SIDE, Cover, Input, Output
 from service.preprocess import Floats, scale
 from training.card import Card
 from training.data import Labels
 from training.evaluation import classification_metrics, confusion
 from training.export import Trained, export
-from training.fit import History, fit, join, seed_everything
+from training.fit import History, epochs_done, fit, join, seed_everything
 from training.options import Options, at_least_one
 from training.photos import Photos, read_photos
 from training.plots import plot_confusion, plot_curves
@@ -30,8 +30,8 @@ from training.vgg16 import IMAGENET, NAMES, SHRINKAGE, Base, classifier, load_ba
 SIZE = 224
 BATCH_SIZE = 32
 DROPOUT = 0.2
-SMOKE_PHOTOS = 48  # of each split
-COMPARED_PHOTOS = 2_000  # that engines are compared on, at the most: they are held in memory
+SMOKE_PHOTOS = 16  # of each class and split
+MAX_COMPARED_BYTES = 1_000_000_000  # of the photos that engines are compared on
 
 
 @dataclass(frozen=True)
@@ -81,8 +81,8 @@ def add_transfer_options(parser: argparse.ArgumentParser) -> None:
 def side(text: str) -> int:
     """Pixels that the poolings leave something of."""
     pixels = at_least_one(text)
-    if pixels < SHRINKAGE:
-        raise argparse.ArgumentTypeError(f"expected at least {SHRINKAGE} pixels, got {text}")
+    if not SHRINKAGE <= pixels <= MAX_SIDE:
+        raise argparse.ArgumentTypeError(f"expected {SHRINKAGE} to {MAX_SIDE} pixels, got {text!r}")
     return pixels
 
 
@@ -94,15 +94,16 @@ def train_on_photos(task: Task, options: Options) -> Path:
     base = load_base(str(options.arguments["base"]))
     pixels = int(str(options.arguments["size"]))
     spec = Input(shape=(pixels, pixels, 3), color="rgb", resize=Cover(), scale=base.scale)
-    photos = read_photos(options.data, spec, options.checkpoints, options.seed)
-    if options.smoke:
-        photos = photos.few(SMOKE_PHOTOS)
-    compared = photos.few(COMPARED_PHOTOS).validation
+    most = SMOKE_PHOTOS if options.smoke else None
+    photos = read_photos(options.data, spec, options.checkpoints, options.seed, most)
+    compared = some_of_each(photos, photos.validation, MAX_COMPARED_BYTES // (4 * 3 * pixels**2))
     print(
         f"{len(photos.training)} photos to train on, {len(photos.validation)} for validation, "
         f"{len(photos.test)} to test, of {', '.join(photos.classes)}; on {base.name}"
     )
-    history, network = train(photos, base, spec, options)
+    # Of these very photos: a folder that has changed since is another run.
+    checkpoints = options.checkpoints / photos.sha256[:16]
+    history, network = train(photos, base, spec, checkpoints, options)
 
     truth = photos.labels[photos.test]
     probabilities = network.predict(Batches(photos, photos.test, spec))
@@ -145,11 +146,17 @@ class Batches(keras.utils.PyDataset):
     """
 
     def __init__(
-        self, photos: Photos, chosen: Labels, spec: Input, seed: int | None = None
+        self,
+        photos: Photos,
+        chosen: Labels,
+        spec: Input,
+        *,
+        seed: int | None = None,
+        epoch: int = 0,
     ) -> None:
         super().__init__()
         self._photos, self._chosen, self._spec, self._seed = photos, chosen, spec, seed
-        self._epoch = 0
+        self._epoch = epoch
         labels = photos.labels[photos.training]
         known = np.unique(labels)
         self._weights = np.ones(len(photos.classes), np.float32)
@@ -172,6 +179,17 @@ class Batches(keras.utils.PyDataset):
         self._epoch += 1
 
 
+def some_of_each(photos: Photos, chosen: Labels, most: int) -> Labels:
+    """Some of the chosen photos at random, of all classes alike."""
+    mixed = np.random.default_rng(0).permutation(chosen)
+    labels = photos.labels[mixed]
+    rank = np.empty(len(mixed), np.int64)  # among those of its class
+    for label in np.unique(labels):
+        members = labels == label
+        rank[members] = np.arange(members.sum())
+    return mixed[np.argsort(rank, kind="stable")[:most]]
+
+
 def augmentation() -> list[layers.Layer]:
     """Photos turned by up to 10 degrees, 10 % nearer or farther, moved by 10 %, and mirrored."""
     return [
@@ -183,31 +201,37 @@ def augmentation() -> list[layers.Layer]:
 
 
 # --- Train
-def train(photos: Photos, base: Base, spec: Input, options: Options) -> tuple[History, keras.Model]:
+def train(
+    photos: Photos, base: Base, spec: Input, checkpoints: Path, options: Options
+) -> tuple[History, keras.Model]:
     """The head on frozen convolutions, then both; returns the history and the plain network."""
     classes, (pixels, _, _) = len(photos.classes), spec.shape
     assert pixels is not None
-    with computing_in(str(options.arguments["precision"] or best_policy())):
+    policy = str(options.arguments["precision"] or best_policy())
+    with computing_in(policy):
         network = classifier(classes, pixels, dropout=DROPOUT)
     set_weights(network, base.weights)
     histories = []
     for stage in STAGES:
-        epochs = min(stage.epochs, options.epochs or (1 if options.smoke else stage.epochs))
+        epochs = options.epochs or (1 if options.smoke else stage.epochs)
         print(f"Stage {stage.name}: up to {epochs} epochs")
         for name in NAMES:
             network.get_layer(name).trainable = stage.tunes_base
-        model = keras.Sequential([network.input, *augmentation(), network])
-        model.compile(
-            keras.optimizers.Adam(stage.learning_rate),
-            "categorical_crossentropy",
-            metrics=["accuracy"],
-        )
+        with computing_in(policy):  # it says whether the loss is scaled
+            model = keras.Sequential([network.input, *augmentation(), network])
+            model.compile(
+                keras.optimizers.Adam(stage.learning_rate),
+                "categorical_crossentropy",
+                metrics=["accuracy"],
+            )
+        folder = checkpoints / stage.name
+        done = epochs_done(folder)
         histories.append(
             fit(
                 model,
-                Batches(photos, photos.training, spec, options.seed),
+                Batches(photos, photos.training, spec, seed=options.seed, epoch=done),
                 Batches(photos, photos.validation, spec),
-                checkpoints=options.checkpoints / stage.name,
+                checkpoints=folder,
                 epochs=epochs,
                 patience=stage.patience,
                 monitor="val_loss",

@@ -232,7 +232,7 @@ def test_server_with_an_engine_that_fails_is_neither_alive_nor_ready(
     path: str, status: int
 ) -> None:
     app = App(Settings(workers=1, models=("fashion-mnist-mlp",)))
-    app.metrics.engine_failing[("fashion-mnist-mlp",)].set(1)
+    app.metrics.engine_failing["fashion-mnist-mlp", "1"].set(1)
 
     async def no_pages(*_: object) -> None:
         raise AssertionError("this is no page of BentoML's")

@@ -21,7 +21,7 @@ FAMILIES = {
     "vitrine_batch_size": {"model"},
     "vitrine_queue_depth": {"model"},
     "vitrine_progressive_jpegs": {"model"},
-    "vitrine_engine_failing": {"model"},
+    "vitrine_engine_failing": {"model", "version"},
     "vitrine_predictions": {"model", "label"},
     "vitrine_model_info": {"model", "version", "engine", "device", "sha256"},
 }
@@ -243,7 +243,7 @@ def test_memory_of_the_gpus_is_asked_for_on_every_scrape(metrics: Metrics) -> No
 def test_engine_of_any_worker_that_fails_is_told_of_by_all(opened: Open) -> None:
     first, second = opened(1), opened(2)
     assert not first.is_any_engine_failing()
-    second.engine_failing[("denoiser",)].set(1)
+    second.engine_failing["denoiser", "1"].set(1)
     assert first.is_any_engine_failing()
     opened(2)  # a worker that took the other's place
     assert not first.is_any_engine_failing()

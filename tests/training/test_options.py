@@ -73,3 +73,20 @@ def test_seed_that_is_no_whole_number_is_refused(
 
 def test_commit_is_recorded_or_said_to_be_unknown() -> None:
     assert re.fullmatch(r"unknown|[0-9a-f]{40}(-dirty)?", parse().commit)
+
+
+def test_recipe_may_say_where_its_data_lie_unless_the_caller_does() -> None:
+    parser = argparse.ArgumentParser()
+    add_options(parser)
+    default = Path("data/set")
+    assert read_options("x", parser.parse_args([]), default).data == default
+    named = read_options("x", parser.parse_args(["--data", "mine"]), default)
+    assert named.data == Path("mine")
+    assert named.checkpoints != read_options("x", parser.parse_args([]), default).checkpoints
+
+
+def test_checkpoints_of_long_arguments_have_a_short_name() -> None:
+    parser = argparse.ArgumentParser()
+    add_options(parser)
+    options = read_options("x", parser.parse_args(["--data", "folder/" * 100]))
+    assert len(options.checkpoints.name) < 100

@@ -1,5 +1,6 @@
 """Folders of photos as people have them: which class, which split, and what is wrong with them."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -74,6 +75,7 @@ def test_splits_without_a_folder_are_held_out_of_every_class(folder: Path) -> No
         ({"train": 20, "validation": 5}, [34, 6, 10]),
         ({"training": 20, "valid": 5}, [34, 6, 10]),
         ({"train": 20, "test": 4}, [34, 6, 8]),
+        ({"Train": 20, "VALIDATION": 5}, [34, 6, 10]),
         ({"train": 20, "val": 5, "test": 4}, [40, 10, 8]),
     ],
 )
@@ -85,11 +87,20 @@ def test_folders_of_splits_are_taken(
     assert splits(read(folder)) == expected
 
 
-def test_two_photos_of_a_class_are_enough(folder: Path) -> None:
+def test_two_photos_of_a_class_are_enough(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     draw_classes(folder, 2)
     photos = read(folder)
-    assert np.bincount(photos.labels[photos.training], minlength=2).min() >= 1
+    assert sorted(photos.labels[photos.training]) == [0, 1]
     assert len(photos.test) == 2
+    np.testing.assert_array_equal(photos.validation, photos.training)
+    assert "Too few photos to hold any out" in capsys.readouterr().out
+
+
+def test_some_of_each_class_and_split_may_be_read(folder: Path) -> None:
+    draw_classes(folder / "train", 9)
+    draw_classes(folder / "test", 5)
+    photos = read_photos(folder, SPEC, folder.parent / "scratch", 1, most_of_each=3)
+    assert splits(photos) == [4, 2, 6]
 
 
 def test_same_seed_holds_out_the_same(folder: Path) -> None:
@@ -157,7 +168,7 @@ def test_class_with_one_readable_photo_is_refused_with_its_name(folder: Path) ->
     draw(folder / "grey", 1, 128)
     (folder / "grey" / "broken.jpg").write_bytes(b"nothing")
     message = refusal(folder)
-    assert "expected at least two readable images to train on of each class" in message
+    assert "expected at least 2 readable images to train on of each class" in message
     assert "{'grey': 1}" in message
 
 
@@ -166,3 +177,56 @@ def test_class_to_test_that_is_not_trained_on_is_refused(folder: Path) -> None:
     draw_classes(folder / "validation")
     draw(folder / "validation" / "grey", 2, 128)
     assert "expected the classes ['dark', 'light'], got ['grey'], too" in refusal(folder)
+
+
+@pytest.mark.parametrize("name", ["validation", "test"])
+def test_photos_to_test_with_and_none_to_train_on_are_refused(folder: Path, name: str) -> None:
+    draw_classes(folder / name)
+    assert refusal(folder).endswith("; got no FOLDER/train")
+
+
+def test_two_folders_for_one_split_are_refused(folder: Path) -> None:
+    draw_classes(folder / "train")
+    draw_classes(folder / "training")
+    assert "expected one of train, training, got train, training" in refusal(folder)
+
+
+@pytest.mark.parametrize("broken", [False, True])
+def test_class_without_photos_to_test_with_is_refused_before_anything_is_trained(
+    folder: Path, broken: bool
+) -> None:
+    draw_classes(folder / "train")
+    draw_classes(folder / "validation")
+    for path in (folder / "validation" / "dark").iterdir():
+        if broken:
+            path.write_bytes(b"nothing")
+        else:
+            path.unlink()
+    message = refusal(folder)
+    assert "expected at least 1 readable images to test with of each class; {'dark': 0}" in message
+
+
+@pytest.mark.parametrize("name", ["a\nb", "x" * 201, "bell\x07"])
+def test_folder_whose_name_is_no_label_is_refused(folder: Path, name: str) -> None:
+    draw_classes(folder)
+    draw(folder / name, 3, 128)
+    assert "expected folders named with up to 200 characters that can be printed" in refusal(folder)
+
+
+def test_file_with_a_name_in_another_encoding_is_read(folder: Path) -> None:
+    draw_classes(folder)
+    image = (folder / "dark" / "0.jpg").read_bytes()
+    Path(os.fsdecode(os.fsencode(folder / "dark") + b"/caf\xe9.jpg")).write_bytes(image)
+    Path(os.fsdecode(os.fsencode(folder / "dark") + b"/no\xe9.jpg")).write_bytes(b"nothing")
+    photos = read(folder)
+    assert len(photos.labels) == 21
+    assert photos.unreadable[0].partition(": ")[0].endswith("no\\xe9.jpg")
+
+
+def test_what_lies_beside_the_splits_is_told_of(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    draw_classes(folder / "train")
+    draw_classes(folder / "more")
+    read(folder)
+    assert f"Not used, beside train: {folder / 'more'}" in capsys.readouterr().out

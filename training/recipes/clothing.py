@@ -6,7 +6,6 @@ trained on.
 About an hour and a half on 2 CPU cores at 128 pixels.
 """
 
-from dataclasses import replace
 from pathlib import Path
 
 from training.drawings import t_shirt
@@ -39,4 +38,4 @@ add_options = add_transfer_options
 
 def run(options: Options) -> Path:
     """Train on the folder; returns the artifact's folder."""
-    return train_on_photos(TASK, replace(options, data=options.data or DATA))
+    return train_on_photos(TASK, options)

@@ -22,6 +22,7 @@ from service.preprocess import Floats, Pixels, scale
 from training.card import Card
 from training.data import Labels, hold_out_indices, sha256_of
 from training.drawings import goldfish
+from training.errors import DataError
 from training.evaluation import classification_metrics
 from training.export import Trained, export
 from training.fit import History, epochs_done, fit, join, seed_everything
@@ -65,12 +66,17 @@ def run(options: Options) -> Path:
     packed = read_packed(options.data or DATA)
     labels = label_names(packed.classes)
     order = np.random.default_rng(options.seed).permutation(np.flatnonzero(~packed.validation))
-    held = order[: 100 if options.smoke else VALIDATION_COUNT]
+    held = order[: 100 if options.smoke else min(VALIDATION_COUNT, len(order) // 10)]
     taught = order[len(held) : len(held) + 300 if options.smoke else None]
     tested = np.flatnonzero(packed.validation)
     if options.smoke:
         _, few = hold_out_indices(packed.labels[tested], 0.02, options.seed)
         tested = tested[few]
+    if not len(held) or not len(tested):
+        raise DataError(
+            f"{packed.path}: expected at least 10 images to train on and one marked as validation, "
+            f"got {len(order)} and {len(tested)}"
+        )
     print(f"{len(taught)} training and {len(held)} validation images of {len(labels)} classes")
 
     history, network = train(packed, taught, held, options)
