@@ -49,7 +49,7 @@ def write_engines(
 
     inputs are validation images as the network takes them, truth their labels (n,) or the images
     that a denoiser should give, sample the one image that every engine must give the same label.
-    Raises ExportError if LiteRT's float32 and Keras disagree.
+    Raises ExportError if LiteRT and Keras disagree.
     """
     model = folder / "model.keras"
     network.save(model)
@@ -94,11 +94,17 @@ def choose(engines: Engines) -> dict[Device, EngineName]:
     """The fastest that are right enough: of LiteRT's for the CPU, of Keras's for the GPU.
 
     On a CPU Keras is measured for comparison: it would have to win by more than TensorFlow's 2 GB
-    in every place that serves. On a GPU half precision is always the faster one.
+    in every place that serves. On a GPU half precision is always the faster one. Raises ExportError
+    if none of LiteRT's is right enough.
     """
     float32 = engines["keras"]
     right = [name for name, engine in engines.items() if _is_right(engine, float32)]
     lite = [name for name in right if name.startswith("litert")]
+    if not lite:
+        raise ExportError(
+            "expected the sample's label and the accuracy of Keras from one of LiteRT's engines, "
+            f"got them from {', '.join(right)} alone"
+        )
     return {
         "cpu": min(lite, key=lambda name: _milliseconds_per_image(engines[name])),
         "gpu": "keras-half" if "keras-half" in right else "keras",

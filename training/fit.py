@@ -2,6 +2,7 @@
 
 import csv
 import math
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -40,7 +41,7 @@ def fit(
 
     A run that was interrupted goes on where it stopped, from `checkpoints`, and one that had ended
     is not run again; who calls removes that when nothing more can go wrong. Returns each metric by
-    epoch.
+    epoch, and the seconds that it took.
     """
     checkpoints.mkdir(parents=True, exist_ok=True)
     log, best = checkpoints / HISTORY_FILE, checkpoints / "best.weights.h5"
@@ -56,7 +57,7 @@ def fit(
     callbacks = [
         _KeepBest(best, monitor, mode, best_so_far),
         _ResumableEarlyStopping(earlier, monitor=monitor, patience=patience, mode=mode),
-        keras.callbacks.CSVLogger(log, append=True),
+        _TimedCSVLogger(log, append=True),
         _Backup(checkpoints / "backup", delete_checkpoint=False, double_checkpoint=True),
     ]
     model.fit(
@@ -126,8 +127,25 @@ class _KeepBest(keras.callbacks.Callback):
             self._best = value
 
 
+class _TimedCSVLogger(keras.callbacks.CSVLogger):
+    """Logs the seconds of each epoch, too: one run may be that of several processes."""
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:  # noqa: ARG002
+        """Start the clock."""
+        self._start = time.monotonic()
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        """Log what the epoch took beside its metrics."""
+        super().on_epoch_end(epoch, {**logs, "seconds": time.monotonic() - self._start})
+
+
 class _Backup(keras.callbacks.BackupAndRestore):
-    """Keras's own turns to its second file only if the first is broken in one of two ways."""
+    """Keras's own, for networks that are fitted in stages, and for files broken in any way."""
+
+    def on_train_begin(self, logs: Any = None) -> None:
+        """Start at this stage's epoch: an earlier one that resumed has left its own."""
+        self.model._initial_epoch = None
+        super().on_train_begin(logs)
 
     def _load_model(self) -> None:
         try:

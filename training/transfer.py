@@ -2,7 +2,6 @@
 
 import argparse
 import math
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -90,7 +89,6 @@ def train_on_photos(task: Task, options: Options) -> Path:
     """Data, network, train, evaluate, export; returns the artifact's folder."""
     assert options.data is not None
     seed_everything(options.seed)
-    start = time.monotonic()
     base = load_base(str(options.arguments["base"]))
     pixels = int(str(options.arguments["size"]))
     spec = Input(shape=(pixels, pixels, 3), color="rgb", resize=Cover(), scale=base.scale)
@@ -129,7 +127,7 @@ def train_on_photos(task: Task, options: Options) -> Path:
             sample=task.sample(),
             dataset=task.dataset,
             dataset_sha256={task.dataset: photos.sha256},
-            seconds=time.monotonic() - start,
+            seconds=sum(history["seconds"]),
             card=Card(task.title, task.purpose, task.not_for, task.data, task.limits),
             draw_figures=draw_figures,
             base=base.name,

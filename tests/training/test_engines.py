@@ -6,6 +6,7 @@ pytest.importorskip("tensorflow", reason="engines are made with TensorFlow")
 
 from service.manifest import Engine, EngineName
 from training.engines import Engines, choose
+from training.errors import ExportError
 
 QUICK, SLOW = {"1": 1.0, "8": 4.0}, {"1": 2.0, "8": 16.0}
 
@@ -45,6 +46,14 @@ def candidates(int8: Engine, half: Engine | None = None) -> Engines:
 )
 def test_cpu_gets_the_fastest_that_is_right(int8: Engine, chosen: EngineName) -> None:
     assert choose(candidates(int8))["cpu"] == chosen
+
+
+def test_export_ends_where_none_of_litert_is_right() -> None:
+    wrong = engine(QUICK, accuracy=0.5)
+    with pytest.raises(
+        ExportError, match="from one of LiteRT's engines, got them from keras alone"
+    ):
+        choose({"keras": engine(SLOW), "litert": wrong, "litert-int8": wrong})
 
 
 def test_every_batch_size_counts_alike() -> None:

@@ -5,6 +5,7 @@ are known: the error 1 - w halves for three epochs and then grows by a half, as 
 """
 
 import gc
+import time
 import warnings
 from pathlib import Path
 from typing import Any
@@ -143,6 +144,21 @@ def test_run_can_be_interrupted_more_than_once(tmp_path: Path) -> None:
     assert weight(model) == pytest.approx(BEST_WEIGHT)
 
 
+def test_stage_after_one_that_resumed_has_all_its_epochs(tmp_path: Path) -> None:
+    interrupt(tmp_path / "first", epoch=4)
+    model = one_weight()
+    run(model, tmp_path / "first")
+    assert len(run(model, tmp_path / "second", epochs=2)["loss"]) == 2
+
+
+def test_every_epoch_has_its_seconds_in_whichever_run_it_was(tmp_path: Path) -> None:
+    interrupt(tmp_path, epoch=2)
+    start = time.monotonic()
+    history = run(one_weight(), tmp_path)
+    assert len(history["seconds"]) == len(history["loss"])
+    assert 0 < sum(history["seconds"][1:]) < time.monotonic() - start
+
+
 def test_interrupted_run_has_the_patience_of_an_uninterrupted_one(tmp_path: Path) -> None:
     whole = run(one_weight(), tmp_path / "whole", epochs=8, patience=2)
     interrupt(tmp_path / "run", BEST_EPOCH + 2, patience=2)
@@ -181,7 +197,7 @@ def random_run(folder: Path, seed: int) -> Any:
     layers = [keras.layers.Dense(8), keras.layers.Dropout(0.5), keras.layers.Dense(2, "softmax")]
     model = keras.Sequential([keras.Input((4,)), *layers])
     model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
-    return fit(
+    history = fit(
         model,
         (images, labels),
         (images, labels),
@@ -191,6 +207,8 @@ def random_run(folder: Path, seed: int) -> Any:
         monitor="val_accuracy",
         batch_size=8,
     )
+    del history["seconds"]
+    return history
 
 
 @pytest.mark.parametrize(("seed", "same"), [(1, True), (2, False)])

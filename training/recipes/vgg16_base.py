@@ -8,7 +8,6 @@ Two to three hours on 2 CPU cores with AVX-512 BF16. Expect a validation accurac
 import argparse
 import math
 import re
-import time
 from pathlib import Path
 from typing import Any
 
@@ -62,8 +61,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def run(options: Options) -> Path:
     """Data, network, train, evaluate, export; returns the artifact's folder."""
     seed_everything(options.seed)
-    start = time.monotonic()
-    packed = read_packed(options.data or DATA)
+    assert options.data is not None  # DATA if not given
+    packed = read_packed(options.data)
+    digest = sha256_of([packed.path])
     labels = label_names(packed.classes)
     order = np.random.default_rng(options.seed).permutation(np.flatnonzero(~packed.validation))
     held = order[: 100 if options.smoke else min(VALIDATION_COUNT, len(order) // 10)]
@@ -79,7 +79,9 @@ def run(options: Options) -> Path:
         )
     print(f"{len(taught)} training and {len(held)} validation images of {len(labels)} classes")
 
-    history, network = train(packed, taught, held, options)
+    # Of this very set: a file that has changed since is another run.
+    checkpoints = options.checkpoints / next(iter(digest.values()))[:16]
+    history, network = train(packed, taught, held, checkpoints, options)
 
     test = scale(packed.pixels(tested, INPUT), INPUT.scale)
     probabilities = network.predict(test)
@@ -103,8 +105,8 @@ def run(options: Options) -> Path:
             metrics=metrics,
             sample=goldfish(),
             dataset=f"{packed.path.stem}: {len(taught)} images to train on",
-            dataset_sha256=sha256_of([packed.path]),
-            seconds=time.monotonic() - start,
+            dataset_sha256=digest,
+            seconds=sum(history["seconds"]),
             card=CARD,
             draw_figures=draw_figures,
         ),
@@ -195,7 +197,7 @@ class OneCycle(keras.optimizers.schedules.LearningRateSchedule):
 
 
 def train(
-    packed: PackedSet, taught: np.ndarray, held: np.ndarray, options: Options
+    packed: PackedSet, taught: np.ndarray, held: np.ndarray, checkpoints: Path, options: Options
 ) -> tuple[History, keras.Model]:
     """Train in stages of growing images; returns the history and the plain network."""
     classes = len(packed.classes)
@@ -221,22 +223,21 @@ def train(
         # At the stage's own size: how it does at another says nothing of which epoch is best.
         spec = INPUT.model_copy(update={"shape": (side, side, 3)})
         validation = scale(packed.pixels(held, spec), spec.scale)
-        checkpoints = options.checkpoints / str(side)
-        done = epochs_done(checkpoints)
+        folder = checkpoints / str(side)
         crops = Crops(
             pixels,
             packed.labels[taught],
             classes=classes,
             side=side,
             seed=options.seed,
-            epoch=done,
+            epoch=epochs_done(folder),
         )
         histories.append(
             fit(
                 network,
                 crops,
                 (validation, one_hot(packed.labels[held], classes)),
-                checkpoints=checkpoints,
+                checkpoints=folder,
                 epochs=epochs,
                 patience=epochs,
                 monitor="val_accuracy",
