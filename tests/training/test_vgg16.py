@@ -15,7 +15,15 @@ from service.preprocess import scale
 from tests.conftest import SHIPPED_MODELS
 from training.errors import TrainingError
 from training.recipes.vgg16_base import build
-from training.vgg16 import IMAGENET, NAMES, classifier, fold, load_base, set_weights
+from training.vgg16 import (
+    IMAGENET,
+    NAMES,
+    BatchNormalization,
+    classifier,
+    fold,
+    load_base,
+    set_weights,
+)
 
 SIDE = 32
 
@@ -56,6 +64,18 @@ def test_network_without_batch_normalisation_answers_as_the_one_with_it(pixels: 
     np.testing.assert_allclose(
         plain.predict_on_batch(images), trained.predict_on_batch(images), rtol=1e-3, atol=1e-5
     )
+
+
+def test_batch_normalisation_in_one_operation_is_that_of_keras() -> None:
+    images = np.random.default_rng(2).normal(3, 2, (8, 5, 5, 4)).astype(np.float32)
+    ours, theirs = BatchNormalization(momentum=0.9), keras.layers.BatchNormalization(momentum=0.9)
+    for training in (True, True, False):
+        came, expected = (np.asarray(each(images, training=training)) for each in (ours, theirs))
+        np.testing.assert_allclose(came, expected, atol=1e-2)
+    assert abs(came.mean()) > 0.1  # what is kept of two batches is not yet their mean
+    for kept, wanted in zip(ours.get_weights(), theirs.get_weights(), strict=True):
+        # The variance that is kept is the sample's, n - 1, in one of them.
+        np.testing.assert_allclose(kept, wanted, rtol=1e-2)
 
 
 def test_weights_of_imagenet_see_what_keras_prepares_for_them(
