@@ -31,7 +31,7 @@ from tests.server import CHECKOUT, Server, serve
 from tests.service.test_handlers import PNG, SAMPLE
 
 DENOISER = "/v1/models/denoiser:predict"
-SLOW = encode(gradient(1000, 1000).convert("L"), "PNG")
+SLOW = encode(gradient(1400, 1400).convert("L"), "PNG")
 QUICK = encode(gradient(16, 16).convert("L"), "PNG")
 HANGS_S = 60  # only ever waited for in full where a test fails
 EIGHT = 8
