@@ -77,11 +77,13 @@ def write_engines(
         }
         engines = {name: engine for name, engine in measured.items() if engine is not None}
         _check_conversion(engines.get("litert"))
-        alike = {
-            name: engine
-            for name, engine in engines.items()
-            if truth.ndim > 1 or _labels(running[name], sample) == _labels(running["keras"], sample)
-        }
+        if truth.ndim == 1:
+            label = _label(running["keras"], sample)
+            alike = {
+                n: engine for n, engine in engines.items() if _label(running[n], sample) == label
+            }
+        else:
+            alike = engines
         choice = choose(alike)
         files[choice["cpu"]].replace(folder / "model.tflite")
     kept = {"keras": model.name, "keras-half": model.name, choice["cpu"]: "model.tflite"}
@@ -178,8 +180,8 @@ def _measure(
     return Engine(**rounded, milliseconds=_milliseconds(engine, inputs[:1], sizes))
 
 
-def _labels(engine: RunningEngine, images: Floats) -> list[int]:
-    return [int(label) for label in engine.predict(images).argmax(axis=1)]
+def _label(engine: RunningEngine, image: Floats) -> int:
+    return int(engine.predict(image)[0].argmax())
 
 
 def _check_conversion(lite: Engine | None) -> None:

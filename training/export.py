@@ -74,14 +74,11 @@ def export(trained: Trained, options: Options) -> Path:
     with tempfile.TemporaryDirectory(dir=parent, prefix=".writing-") as scratch:
         folder = Path(scratch) / version
         folder.mkdir()
+        batch = preprocess(trained.sample, trained.input)[np.newaxis]
         engines, choice = write_engines(
-            trained.network,
-            trained.validation,
-            trained.validation_truth,
-            preprocess(trained.sample, trained.input)[np.newaxis],
-            folder,
+            trained.network, trained.validation, trained.validation_truth, batch, folder
         )
-        sample = _write_sample(trained, folder, engines, tuple(choice.values()))
+        sample = _write_sample(trained, batch, folder, engines, tuple(choice.values()))
         trained.draw_figures(folder)
         draft = _manifest(trained, options, version, engines=engines, choice=choice, sample=sample)
         (folder / "README.md").write_text(render_card(draft, trained.card))
@@ -96,14 +93,17 @@ def export(trained: Trained, options: Options) -> Path:
 
 
 def _write_sample(
-    trained: Trained, folder: Path, engines: Engines, served: Sequence[EngineName]
+    trained: Trained,
+    batch: Floats,
+    folder: Path,
+    engines: Engines,
+    served: Sequence[EngineName],
 ) -> Sample:
     """Record what the float network answers to the sample, and how far the served engines are off.
 
     Their label is the same: `write_engines` serves no other.
     """
     trained.sample.save(folder / "sample.png", optimize=True)
-    batch = preprocess(trained.sample, trained.input)[np.newaxis]
     answers = [
         _answer(trained, open_engine(name, folder / str(engines[name].file), "cpu", 1), batch)
         for name in ("keras", *served)

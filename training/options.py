@@ -34,6 +34,10 @@ class Options:
         whole = repr((sorted(self.arguments.items()), self.data))
         return CHECKPOINTS / f"{self.recipe}-{hashlib.sha256(whole.encode()).hexdigest()[:16]}"
 
+    def checkpoints_of(self, data_sha256: str) -> Path:
+        """The same, of this very data: what has changed since is another run's."""
+        return self.checkpoints / data_sha256[:16]
+
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the options that all recipes share."""

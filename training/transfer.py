@@ -99,8 +99,7 @@ def train_on_photos(task: Task, options: Options) -> Path:
         f"{len(photos.training)} photos to train on, {len(photos.validation)} for validation, "
         f"{len(photos.test)} to test, of {', '.join(photos.classes)}; on {base.name}"
     )
-    # Of these very photos: a folder that has changed since is another run.
-    checkpoints = options.checkpoints / photos.sha256[:16]
+    checkpoints = options.checkpoints_of(photos.sha256)
     history, network = train(photos, base, spec, checkpoints, options)
 
     truth = photos.labels[photos.test]

@@ -96,8 +96,7 @@ def run(options: Options) -> Path:
         )
     print(f"{len(taught)} training and {len(held)} validation images of {len(labels)} classes")
 
-    # Of this very set: a file that has changed since is another run.
-    checkpoints = options.checkpoints / next(iter(digest.values()))[:16]
+    checkpoints = options.checkpoints_of(next(iter(digest.values())))
     history, network = train(packed, taught, held, checkpoints, options)
 
     test = scale(packed.pixels(tested, INPUT), INPUT.scale)
