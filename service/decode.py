@@ -20,7 +20,7 @@ _SIGNATURE = re.compile(
 )
 # How many times the network's side a scaled JPEG keeps at least. A margin that will be trimmed may
 # be most of a product photo.
-_RESERVE = {"cover": 2, "fashion-mnist": 16, "keep": 1}
+_RESERVE = {"cover": 2, "fashion-mnist": 16}
 
 _MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr")
 
@@ -97,8 +97,8 @@ def decode_planes(image: Image.Image) -> tuple[Floats, Image.Image | None]:
 def _shrink(image: Image.Image, spec: Input) -> None:
     """Let libjpeg scale a JPEG down by 2, 4 or 8 while it decodes: quick, and in little memory."""
     height, width, _ = spec.shape
-    if isinstance(image, JpegImageFile) and height is not None and width is not None:
-        reserve = _RESERVE[spec.resize.method]
+    reserve = _RESERVE.get(spec.resize.method)
+    if isinstance(image, JpegImageFile) and reserve and height is not None and width is not None:
         side = reserve * max(height, width)  # either way up: the orientation is applied afterwards
         image.draft(None, (side, side))
 

@@ -52,7 +52,7 @@ class GpuMemory:
 
 
 def gpu_memory() -> list[GpuMemory]:
-    """The memory of every GPU; none where NVIDIA's management library is not installed."""
+    """The memory of every GPU that answers; none where NVIDIA's library is not installed."""
     if importlib.util.find_spec("pynvml") is None:
         return []
     import pynvml
@@ -61,14 +61,14 @@ def gpu_memory() -> list[GpuMemory]:
         pynvml.nvmlInit()
     except pynvml.NVMLError:
         return []
-    try:
-        found = []
+    found = []
+    with contextlib.suppress(pynvml.NVMLError):  # the driver may lose them all
         for number in range(pynvml.nvmlDeviceGetCount()):
-            with contextlib.suppress(pynvml.NVMLError):  # one that is lost has no memory
+            with contextlib.suppress(pynvml.NVMLError):  # or one
                 handle = pynvml.nvmlDeviceGetHandleByIndex(number)
                 memory = pynvml.nvmlDeviceGetMemoryInfo(handle)
                 name = pynvml.nvmlDeviceGetName(handle)
                 found.append(GpuMemory(number, name, int(memory.used), int(memory.total)))
-        return found
-    finally:
+    with contextlib.suppress(pynvml.NVMLError):
         pynvml.nvmlShutdown()
+    return found

@@ -19,6 +19,10 @@ MANIFEST_FILE = "manifest.json"
 SCHEMA = 1
 
 MAX_SIDE = 4096  # pixels of a network's input, or of a tile
+# What decides on the size of a batch: what a call costs the service beside the engine's own time,
+# and how small a gain is not worth waiting for.
+CALL_MS = 0.1
+ABOUT_AS_QUICK = 1.1
 
 FileName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 ModelName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]*$", max_length=63)]
@@ -130,9 +134,13 @@ class Engine(Part):
     """Of one batch, by its size; none larger is served."""
 
     @property
-    def largest_batch(self) -> int:
-        """The images of the largest batch that was measured."""
-        return max(map(int, self.milliseconds))
+    def best_batch(self) -> int:
+        """The smallest batch that is about as quick, an image, as any that was measured.
+
+        Where computing together saves nothing, images answered one by one wait for less.
+        """
+        each = {int(size): (ms + CALL_MS) / int(size) for size, ms in self.milliseconds.items()}
+        return min(size for size, ms in each.items() if ms <= ABOUT_AS_QUICK * min(each.values()))
 
 
 class File(Part):
@@ -175,6 +183,8 @@ class Training(Part):
     dataset_sha256: dict[str, Sha256]
     base: str | None = None
     """The model whose weights it started from."""
+    base_sha256: Sha256 | None = None
+    """Of those weights."""
     commit: str
     libraries: dict[str, str]
     seconds: float = Field(ge=0)

@@ -41,7 +41,7 @@ class Model:
         self._artifact = artifact
         self._settings = settings
         tiled = self.manifest.task == "denoising"
-        measured = self.manifest.engines[engine.name].largest_batch
+        measured = self.manifest.engines[engine.name].best_batch
         if engine.device == "gpu":  # what was measured is what a CPU takes
             measured = max(measured, GPU_BATCH_SIZE)
         self._queue = BatchQueue[Floats, Floats](
@@ -105,11 +105,13 @@ class Model:
     def warm(self) -> None:
         """Compute and time a batch of every size that will be used, largest first: buffers grow.
 
-        Where the network takes any size, compute an odd one, which has to be padded.
+        Where the network takes any size, compute two odd ones, which have to be padded: TensorFlow
+        makes no more of its own after the second.
         """
         height, width, channels = self.manifest.input.shape
         if height is None or width is None:
-            self._compute_tiled([np.zeros((1, 61, 35, channels), dtype=np.float32)])
+            for odd in ((61, 35), (45, 83)):
+                self._compute_tiled([np.zeros((1, *odd, channels), dtype=np.float32)])
             return
         blank = np.zeros((height, width, channels), dtype=np.float32)
         batch_s = {
@@ -227,6 +229,8 @@ class Model:
         if self._failures:
             self._failures = 0
             self._engine_failing.set(0)
+        if not np.isfinite(answer).all():  # the image's doing, in half precision, not the device's
+            raise FloatingPointError(f"{self.engine.name} answered what is no number")
         return answer
 
 

@@ -118,7 +118,7 @@ def choose_device(wanted: Literal["auto", "cpu", "gpu"]) -> Device:
         return "cpu"
     try:
         found = count_gpus()
-    except (ImportError, ValueError) as error:  # a backend that is not installed, or not known
+    except Exception as error:  # a backend that is not installed, not known, or cannot start
         found, why = 0, f"Keras's backend cannot be loaded: {error}"
     else:
         why = "Keras's backend sees none"

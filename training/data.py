@@ -5,7 +5,7 @@ import hashlib
 import os
 import zipfile
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from service.preprocess import Floats, preprocess
 from training.errors import DataError
 
 Labels = npt.NDArray[np.int64]
+MAX_LABEL = 200  # characters, in a manifest
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,8 @@ def keras_cache(file: str) -> Path:
 
 def require(path: Path, how_to_get_it: str) -> Path:
     """`path` if it is a file; raises DataError that says how to get it."""
+    if path.is_dir():
+        raise DataError(f"{path.absolute()} is a folder: expected a file. {how_to_get_it}")
     if not path.is_file():
         raise DataError(f"{path.name} is missing: looked for {path.absolute()}. {how_to_get_it}")
     return path
@@ -82,6 +85,19 @@ def check(images: np.ndarray, shape: tuple[int, ...], labels: Labels, classes: i
         raise DataError(f"expected {len(labels)} images of {shape}, got {images.shape}")
     if len(labels) == 0 or labels.min() < 0 or labels.max() >= classes:
         raise DataError(f"expected labels 0 to {classes - 1}, got {np.unique(labels)}")
+
+
+def check_labels(names: Sequence[str], source: Path) -> None:
+    """Raise DataError unless a manifest takes these names of classes."""
+    for name in names:
+        if not 1 <= len(name) <= MAX_LABEL or not name.isprintable():
+            raise DataError(
+                f"{source}: expected classes named with up to {MAX_LABEL} characters that can be "
+                f"printed, got {name!r:.250}"
+            )
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise DataError(f"{source}: expected classes of different names, got two of {twice}")
 
 
 def hold_out(split: Split, fraction: float, seed: int) -> tuple[Split, Split]:

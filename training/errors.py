@@ -2,7 +2,7 @@
 
 
 class TrainingError(Exception):
-    """Base of both; the message says what was expected, what came, and how to mend it."""
+    """What a recipe cannot go on from: what was expected, what came, and how to mend it."""
 
 
 class DataError(TrainingError):
@@ -10,4 +10,4 @@ class DataError(TrainingError):
 
 
 class ExportError(TrainingError):
-    """A converted network that does not answer like the trained one."""
+    """A trained network that cannot be stored, converted, or served rightly."""

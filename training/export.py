@@ -34,11 +34,13 @@ from service.preprocess import Floats, preprocess, to_pixels
 from service.tiles import predict_tiled
 from training.card import Card, render_card
 from training.data import Labels
-from training.engines import Engines, write_engines
+from training.engines import write_engines
+from training.measure import Engines
 from training.options import Options
 
 # What one processor's rounding may differ by from another's, beside what the engines do.
 TOLERANCE, TOLERANCE_LEVELS = 0.02, 2
+CALIBRATION_IMAGES = 400
 LIBRARIES = ("keras", "tensorflow", "jax", "torch", "numpy", "pillow", "ai-edge-litert")
 
 
@@ -55,6 +57,8 @@ class Trained:
     validation: Floats
     validation_truth: Labels | Floats
     """Labels (n,), or the images that a denoiser should give."""
+    calibration: Floats
+    """Training images as the network takes them, that 8 bits are fitted to: CALIBRATION_IMAGES."""
     metrics: dict[str, float]
     sample: Image.Image
     dataset: str
@@ -64,10 +68,11 @@ class Trained:
     draw_figures: Callable[[Path], None]
     tiling: Tiling | None = None
     base: str | None = None
+    base_sha256: str | None = None
 
 
 def export(trained: Trained, options: Options) -> Path:
-    """Write `<out>/<name>/<next version>/`; raises ExportError if LiteRT and Keras disagree."""
+    """Write `<out>/<name>/<next version>/`; raises ExportError as `write_engines` does."""
     parent = options.out / trained.name
     parent.mkdir(parents=True, exist_ok=True)
     version = str(1 + max((int(p.name) for p in parent.iterdir() if p.name.isdigit()), default=0))
@@ -76,7 +81,12 @@ def export(trained: Trained, options: Options) -> Path:
         folder.mkdir()
         batch = preprocess(trained.sample, trained.input)[np.newaxis]
         engines, choice = write_engines(
-            trained.network, trained.validation, trained.validation_truth, batch, folder
+            trained.network,
+            folder,
+            inputs=trained.validation,
+            truth=trained.validation_truth,
+            calibration=trained.calibration,
+            sample=batch,
         )
         sample = _write_sample(trained, batch, folder, engines, tuple(choice.values()))
         trained.draw_figures(folder)
@@ -165,6 +175,7 @@ def _manifest(
             dataset=trained.dataset,
             dataset_sha256=trained.dataset_sha256,
             base=trained.base,
+            base_sha256=trained.base_sha256,
             commit=options.commit,
             libraries=_library_versions(),
             seconds=round(trained.seconds, 1),

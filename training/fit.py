@@ -3,6 +3,7 @@
 import csv
 import math
 import time
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import keras
 import numpy as np
 
 from training.data import Split
+from training.errors import TrainingError
 
 History = dict[str, list[float]]
 
@@ -41,13 +43,13 @@ def fit(
 
     A run that was interrupted goes on where it stopped, from `checkpoints`, and one that had ended
     is not run again; who calls removes that when nothing more can go wrong. Returns each metric by
-    epoch, and the seconds that it took.
+    epoch, and the seconds that it took. Raises TrainingError if no epoch's `monitor` is a number.
     """
     checkpoints.mkdir(parents=True, exist_ok=True)
     log, best = checkpoints / HISTORY_FILE, checkpoints / "best.weights.h5"
     ended = checkpoints / "ended"
     if ended.exists():
-        model.load_weights(best)
+        _load(model, best)
         return read_history(log)
     mode = "max" if "accuracy" in monitor else "min"
     earlier = read_history(log).get(monitor, [])
@@ -67,9 +69,21 @@ def fit(
         batch_size=batch_size,
         callbacks=callbacks,
     )
+    if not best.exists():
+        raise TrainingError(
+            f"expected numbers for {monitor}, got {read_history(log)[monitor]}: look for images or "
+            f"labels that are none, and remove {checkpoints} before another try"
+        )
+    _load(model, best)
     ended.touch()
-    model.load_weights(best)
     return read_history(log)
+
+
+def _load(model: keras.Model, weights: Path) -> None:
+    """The weights alone: the optimizer's state is that of another epoch."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Skipping variable loading for optimizer")
+        model.load_weights(weights)
 
 
 def join(histories: Sequence[History]) -> History:

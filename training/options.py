@@ -3,8 +3,9 @@
 import argparse
 import hashlib
 import subprocess
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 SMOKE_OUT = Path(".smoke/models")
 OUT = Path("models")
@@ -12,12 +13,10 @@ CHECKPOINTS = Path(".checkpoints")
 
 CODE = ("training", "service")  # what makes an artifact what it is
 
-Argument = str | int | float | bool | None
-
 
 @dataclass(frozen=True)
 class Options:
-    """What the caller asked of a recipe; `arguments` is all of it, as the manifest records it."""
+    """What the caller asked of a recipe; `arguments` is all of it that the manifest records."""
 
     recipe: str
     smoke: bool
@@ -25,7 +24,8 @@ class Options:
     data: Path | None
     seed: int
     epochs: int | None
-    arguments: dict[str, Argument]
+    arguments: dict[str, Any]
+    """Strings, numbers, truth values and None."""
     commit: str
 
     @property
@@ -38,6 +38,10 @@ class Options:
         """The same, of this very data: what has changed since is another run's."""
         return self.checkpoints / data_sha256[:16]
 
+    def recording(self, **arguments: Any) -> "Options":
+        """The same, with what became of some arguments for the manifest."""
+        return replace(self, arguments=self.arguments | arguments)
+
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the options that all recipes share."""
@@ -49,10 +53,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         type=Path,
         help=f"folder of models to write into (default {OUT}, with --smoke {SMOKE_OUT})",
     )
-    parser.add_argument("--data", type=Path, help="folder of the data set")
+    parser.add_argument("--data", type=Path, help="folder (or file) of the data set")
     parser.add_argument("--seed", type=whole_number, default=1, help="default 1")
     parser.add_argument(
-        "--epochs", type=at_least_one, help="at most this many (default: the recipe's)"
+        "--epochs",
+        type=at_least_one,
+        help="at most this many in each stage (default: the recipe's)",
     )
 
 
@@ -73,7 +79,7 @@ def at_least_one(text: str) -> int:
 def read_options(
     recipe: str, parsed: argparse.Namespace, default_data: Path | None = None
 ) -> Options:
-    """Turn parsed arguments into Options; folders are left out of what is recorded."""
+    """Turn parsed arguments into Options; `out` and `data` are left out of what is recorded."""
     recorded = {key: value for key, value in vars(parsed).items() if key not in ("out", "data")}
     return Options(
         recipe=recipe,

@@ -2,8 +2,6 @@
 
 import hashlib
 import os
-import re
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,19 +15,10 @@ from service.manifest import Input, Scale
 from service.preprocess import Pixels
 from training.data import Labels, hold_out_indices
 from training.errors import DataError
+from training.folders import find_photos, shown
 
-# The names that a folder of a split goes by; without one for training, class folders are expected.
-SPLITS = (("train", "training"), ("validation", "valid", "val"), ("test",))
 HELD_OUT = 0.15  # of each class, for a split that has no folder
 MAX_BYTES, MAX_PIXELS = 100_000_000, 100_000_000
-SHAPE = (
-    "expected a folder with one folder of images for each class, FOLDER/cat/1.jpg, or such in "
-    "FOLDER/train and, if you like, FOLDER/validation and FOLDER/test"
-)
-_CLASS_NAME = re.compile(r"[^\x00-\x1f\x7f]{1,200}")  # what a manifest takes as a label
-
-Files = list[dict[str, list[Path]]]
-"""By split, by class."""
 
 
 @dataclass(frozen=True)
@@ -45,8 +34,6 @@ class Photos:
     """Held out of what is trained on; decides when training stops."""
     test: Labels
     """What nothing else touches: a folder `validation`, where there is none named `test`."""
-    unreadable: tuple[str, ...]
-    """Files that are not images, and why."""
     sha256: str
     """Of all names and bytes."""
 
@@ -58,7 +45,7 @@ def read_photos(
 
     Raises DataError that says what was expected.
     """
-    files = _files(folder, most_of_each)
+    files = find_photos(folder, most_of_each)
     classes = tuple(files[0])
     flat = [
         (path, split, classes.index(name))
@@ -70,7 +57,7 @@ def read_photos(
     unscaled = spec.model_copy(update={"scale": Scale(divisor=1.0)})
 
     def read(path: Path) -> tuple[bytes, "np.ndarray | Exception"]:
-        """The bytes and the pixels, or why there are none."""
+        """The checksum of the bytes, and the pixels or why there are none."""
         try:
             size = path.stat().st_size
             if size > MAX_BYTES:
@@ -78,10 +65,11 @@ def read_photos(
             data = path.read_bytes()
         except OSError as error:
             return b"", error
+        checksum = hashlib.sha256(data).digest()
         try:
-            return data, decode(open_image(data, MAX_BYTES, MAX_PIXELS), unscaled)
+            return checksum, decode(open_image(data, MAX_BYTES, MAX_PIXELS), unscaled)
         except RequestError as error:
-            return data, error
+            return checksum, error
 
     scratch.mkdir(parents=True, exist_ok=True)
     pixels = np.lib.format.open_memmap(
@@ -91,13 +79,12 @@ def read_photos(
     unreadable = []
     with ThreadPoolExecutor() as threads:
         paths = [path for path, _, _ in flat]
-        for (path, split, label), (data, image) in zip(
+        for (path, split, label), (checksum, image) in zip(
             flat, tqdm(threads.map(read, paths), "photos", len(paths)), strict=True
         ):
-            name = os.fsencode(path.relative_to(folder))
-            digest.update(b"%b\0%d\0" % (name, len(data)) + data)
+            digest.update(os.fsencode(path.relative_to(folder)) + b"\0" + checksum)
             if isinstance(image, Exception):
-                unreadable.append(f"{_shown(path)}: {image}")
+                unreadable.append(f"{shown(path)}: {image}")
             else:
                 pixels[len(kept)] = image
                 kept.append((split, label))
@@ -112,7 +99,6 @@ def read_photos(
         training,
         validation,
         test,
-        tuple(unreadable),
         digest.hexdigest(),
     )
 
@@ -154,66 +140,3 @@ def _fixed(spec: Input) -> tuple[int, int, int]:
     assert height is not None
     assert width is not None
     return height, width, channels
-
-
-def _shown(path: Path) -> str:
-    """A path that can be printed, whatever its bytes are."""
-    return os.fsencode(path).decode(errors="backslashreplace")
-
-
-def _files(folder: Path, most_of_each: int | None) -> Files:
-    """Class -> its files, for the folders of training, validation and test."""
-    if not folder.is_dir():
-        raise DataError(f"{folder.absolute()} is not a folder: {SHAPE}")
-    splits = [_named(folder, names) for names in SPLITS]
-    if splits[0] is None and any(splits):
-        raise DataError(f"{folder.absolute()}: {SHAPE}; got no FOLDER/train")
-    if splits[0] is None:
-        splits = [folder, None, None]
-    else:
-        others = sorted(_shown(path) for path in _entries(folder) if path not in splits)
-        if others:
-            print(f"Not used, beside {splits[0].name}: {', '.join(others)}")
-    found: Files = [{} if split is None else _by_class(split, most_of_each) for split in splits]
-    for split, by_class in zip(splits, found, strict=True):
-        unknown = sorted(set(by_class) - set(found[0]))
-        if unknown:
-            raise DataError(f"{split}: expected the classes {sorted(found[0])}, got {unknown}, too")
-    return found
-
-
-def _entries(folder: Path) -> list[Path]:
-    return [path for path in sorted(folder.iterdir()) if not path.name.startswith(".")]
-
-
-def _named(folder: Path, names: Sequence[str]) -> Path | None:
-    """The folder that goes by one of these names, however it is written."""
-    found = [path for path in _entries(folder) if path.is_dir() and path.name.casefold() in names]
-    if len(found) > 1:
-        shown = ", ".join(path.name for path in found)
-        raise DataError(f"{folder.absolute()}: expected one of {', '.join(names)}, got {shown}")
-    return found[0] if found else None
-
-
-def _by_class(folder: Path, most_of_each: int | None) -> dict[str, list[Path]]:
-    entries = _entries(folder)
-    by_class = {
-        path.name: [
-            file
-            for file in sorted(path.rglob("*"))
-            if file.is_file() and not file.name.startswith(".")
-        ][:most_of_each]
-        for path in entries
-        if path.is_dir()
-    }
-    loose = sum(path.is_file() for path in entries)
-    if len(by_class) < 2:
-        got = f"{len(by_class)} folders and {loose} files" if entries else "nothing"
-        raise DataError(f"{folder.absolute()}: {SHAPE}; got {got}")
-    for name in by_class:
-        if not _CLASS_NAME.fullmatch(name) or not name.isprintable():
-            raise DataError(
-                f"{folder.absolute()}: expected folders named with up to 200 characters that can "
-                f"be printed, got {name!r:.250}"
-            )
-    return by_class

@@ -1,24 +1,24 @@
 """Transfer learning on VGG16's convolutions: what `transfer` and its instances share."""
 
 import argparse
-import math
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import keras
-import numpy as np
 from keras import layers
 from PIL import Image
-from sklearn.utils.class_weight import compute_class_weight
 
 from service.manifest import MAX_SIDE, Cover, Input, Output
-from service.preprocess import Floats, scale
+from service.preprocess import scale
+from training.batches import Batches, some_of_each
 from training.card import Card
-from training.data import Labels
+from training.errors import DataError
 from training.evaluation import classification_metrics, confusion
-from training.export import Trained, export
+from training.export import CALIBRATION_IMAGES, Trained, export
 from training.fit import History, epochs_done, fit, join, seed_everything
+from training.half import round_to_half
 from training.options import Options, at_least_one
 from training.photos import Photos, read_photos
 from training.plots import plot_confusion, plot_curves
@@ -27,7 +27,6 @@ from training.vgg16 import IMAGENET, NAMES, SHRINKAGE, Base, classifier, load_ba
 
 # --- Config
 SIZE = 224
-BATCH_SIZE = 32
 DROPOUT = 0.2
 SMOKE_PHOTOS = 16  # of each class and split
 MAX_COMPARED_BYTES = 1_000_000_000  # of the photos that engines are compared on
@@ -59,9 +58,12 @@ class Task:
     purpose: str
     not_for: str
     data: str
+    """Where the photos are from, and their licence."""
     limits: str
     dataset: str
     sample: Callable[[], Image.Image]
+    classes: tuple[str, ...] | None = None
+    """What the words are true of; None for any."""
 
 
 def add_transfer_options(parser: argparse.ArgumentParser) -> None:
@@ -89,28 +91,41 @@ def train_on_photos(task: Task, options: Options) -> Path:
     """Data, network, train, evaluate, export; returns the artifact's folder."""
     assert options.data is not None
     seed_everything(options.seed)
-    base = load_base(str(options.arguments["base"]))
-    pixels = int(str(options.arguments["size"]))
+    base = load_base(options.arguments["base"])
+    pixels = options.arguments["size"]
+    policy = options.arguments["precision"] or best_policy()
     spec = Input(shape=(pixels, pixels, 3), color="rgb", resize=Cover(), scale=base.scale)
     most = SMOKE_PHOTOS if options.smoke else None
     photos = read_photos(options.data, spec, options.checkpoints, options.seed, most)
-    compared = some_of_each(photos, photos.validation, MAX_COMPARED_BYTES // (4 * 3 * pixels**2))
-    print(
+    if task.classes is not None and photos.classes != task.classes:
+        raise DataError(
+            f"{options.data.absolute()}: expected the classes {', '.join(task.classes)}, got "
+            f"{', '.join(photos.classes)}; `transfer` takes any"
+        )
+    counts = (
         f"{len(photos.training)} photos to train on, {len(photos.validation)} for validation, "
-        f"{len(photos.test)} to test, of {', '.join(photos.classes)}; on {base.name}"
+        f"{len(photos.test)} to test with"
     )
-    checkpoints = options.checkpoints_of(photos.sha256)
-    history, network = train(photos, base, spec, checkpoints, options)
+    print(f"{counts}, of {', '.join(photos.classes)}; on {base.name}")
+    started_from = hashlib.sha256((photos.sha256 + base.sha256).encode()).hexdigest()
+    checkpoints = options.checkpoints_of(started_from)
+    history, network = train(
+        photos, base, spec, policy=policy, checkpoints=checkpoints, options=options
+    )
 
     truth = photos.labels[photos.test]
     probabilities = network.predict(Batches(photos, photos.test, spec))
     metrics = classification_metrics(truth, probabilities, photos.classes)
     print(f"Test accuracy {metrics['accuracy']:.4f} on {len(truth)} photos")
 
+    most_compared = MAX_COMPARED_BYTES // (4 * 3 * pixels**2)
+    compared = some_of_each(photos, photos.validation, most_compared)
+    calibration = some_of_each(photos, photos.training, min(CALIBRATION_IMAGES, most_compared))
+
     def draw_figures(target: Path) -> None:
         plot_curves(history, "val_loss", target / "curves.png")
-        counts = confusion(truth, probabilities)
-        plot_confusion(counts, photos.classes, target / "confusion.png")
+        matrix = confusion(truth, probabilities)
+        plot_confusion(matrix, photos.classes, target / "confusion.png")
 
     return export(
         Trained(
@@ -122,69 +137,21 @@ def train_on_photos(task: Task, options: Options) -> Path:
             network=network,
             validation=scale(photos.pixels[compared], spec.scale),
             validation_truth=photos.labels[compared],
+            calibration=scale(photos.pixels[calibration], spec.scale),
             metrics=metrics,
             sample=task.sample(),
             dataset=task.dataset,
             dataset_sha256={task.dataset: photos.sha256},
             seconds=sum(history["seconds"]),
-            card=Card(task.title, task.purpose, task.not_for, task.data, task.limits),
+            card=Card(
+                task.title, task.purpose, task.not_for, f"{task.data} {counts}.", task.limits
+            ),
             draw_figures=draw_figures,
             base=base.name,
+            base_sha256=base.sha256,
         ),
-        options,
+        options.recording(base=base.argument, precision=policy),
     )
-
-
-# --- Data
-class Batches(keras.utils.PyDataset):
-    """Batches of photos as the network takes them; to train on, in random order and weighted.
-
-    Weights make up for classes that are rarer than others.
-    """
-
-    def __init__(
-        self,
-        photos: Photos,
-        chosen: Labels,
-        spec: Input,
-        *,
-        seed: int | None = None,
-        epoch: int = 0,
-    ) -> None:
-        super().__init__()
-        self._photos, self._chosen, self._spec, self._seed = photos, chosen, spec, seed
-        self._epoch = epoch
-        labels = photos.labels[photos.training]
-        known = np.unique(labels)
-        self._weights = np.ones(len(photos.classes), np.float32)
-        self._weights[known] = compute_class_weight("balanced", classes=known, y=labels)
-
-    def __len__(self) -> int:
-        return math.ceil(len(self._chosen) / BATCH_SIZE)
-
-    def __getitem__(self, index: int) -> tuple[Floats, Floats, Floats]:
-        chosen = self._chosen
-        if self._seed is not None:
-            chosen = np.random.default_rng([self._seed, self._epoch]).permutation(chosen)
-        chosen = chosen[index * BATCH_SIZE : (index + 1) * BATCH_SIZE]
-        labels = self._photos.labels[chosen]
-        one_hot = np.eye(len(self._photos.classes), dtype=np.float32)[labels]
-        return scale(self._photos.pixels[chosen], self._spec.scale), one_hot, self._weights[labels]
-
-    def on_epoch_end(self) -> None:
-        """Shuffle anew."""
-        self._epoch += 1
-
-
-def some_of_each(photos: Photos, chosen: Labels, most: int) -> Labels:
-    """Some of the chosen photos at random, of all classes alike."""
-    mixed = np.random.default_rng(0).permutation(chosen)
-    labels = photos.labels[mixed]
-    rank = np.empty(len(mixed), np.int64)  # among those of its class
-    for label in np.unique(labels):
-        members = labels == label
-        rank[members] = np.arange(members.sum())
-    return mixed[np.argsort(rank, kind="stable")[:most]]
 
 
 def augmentation() -> list[layers.Layer]:
@@ -199,12 +166,11 @@ def augmentation() -> list[layers.Layer]:
 
 # --- Train
 def train(
-    photos: Photos, base: Base, spec: Input, checkpoints: Path, options: Options
+    photos: Photos, base: Base, spec: Input, *, policy: str, checkpoints: Path, options: Options
 ) -> tuple[History, keras.Model]:
     """The head on frozen convolutions, then both; returns the history and the plain network."""
     classes, (pixels, _, _) = len(photos.classes), spec.shape
     assert pixels is not None
-    policy = str(options.arguments["precision"] or best_policy())
     with computing_in(policy):
         network = classifier(classes, pixels, dropout=DROPOUT)
     set_weights(network, base.weights)
@@ -237,4 +203,5 @@ def train(
     plain = classifier(classes, pixels)
     for name in (*NAMES, "logits"):
         plain.get_layer(name).set_weights(network.get_layer(name).get_weights())
+    round_to_half(plain)
     return join(histories), plain

@@ -1,5 +1,6 @@
 """VGG16's convolutions (Simonyan, Zisserman 2015, arXiv:1409.1556) and weights to start from."""
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,8 +34,11 @@ class Base:
     """Trained convolutions: by layer, kernel (3, 3, in, out) and bias (out,)."""
 
     name: str
+    argument: str
+    """What names it on another machine, for --base."""
     scale: Scale
     weights: Weights
+    sha256: str
 
 
 class BatchNormalization(layers.BatchNormalization):
@@ -134,7 +138,7 @@ def _imagenet() -> Base:
     weights = {name: network.get_layer(name).get_weights() for name in NAMES}
     kernel, bias = weights[NAMES[0]]
     weights[NAMES[0]] = [kernel[:, :, ::-1], bias]  # they were trained on BGR
-    return Base(IMAGENET, IMAGENET_SCALE, weights)
+    return Base(IMAGENET, IMAGENET, IMAGENET_SCALE, weights, _sha256(weights))
 
 
 def _of_artifact(folder: Path) -> Base:
@@ -148,4 +152,18 @@ def _of_artifact(folder: Path) -> Base:
             f"--base: expected {IMAGENET} or the folder of an artifact that has VGG16's "
             f"convolutions {NAMES[0]} to {NAMES[-1]}, got {folder}: {error}"
         ) from error
-    return Base(f"{manifest.name} {manifest.version}", manifest.input.scale, weights)
+    return Base(
+        f"{manifest.name} {manifest.version}",
+        f"models/{manifest.name}/{manifest.version}",
+        manifest.input.scale,
+        weights,
+        _sha256(weights),
+    )
+
+
+def _sha256(weights: Weights) -> str:
+    digest = hashlib.sha256()
+    for arrays in weights.values():
+        for array in arrays:
+            digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()

@@ -1,3 +1,5 @@
+import sys
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 
 import pytest
@@ -50,6 +52,28 @@ def test_frameworks_take_memory_as_they_need_it_unless_told_otherwise() -> None:
         "TF_FORCE_GPU_ALLOW_GROWTH": "true",
         "XLA_PYTHON_CLIENT_PREALLOCATE": "true",
     }
+
+
+class LostDriver:
+    """A management library whose driver has lost its cards after the start."""
+
+    class NVMLError(Exception):
+        pass
+
+    def nvmlInit(self) -> None:  # noqa: N802  (NVIDIA's names)
+        pass
+
+    def nvmlDeviceGetCount(self) -> int:  # noqa: N802
+        raise self.NVMLError
+
+    nvmlShutdown = nvmlDeviceGetCount  # noqa: N815
+
+
+def test_lost_gpus_have_no_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    driver = LostDriver()
+    driver.__spec__ = ModuleSpec("pynvml", None)  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "pynvml", driver)
+    assert gpu_memory() == []
 
 
 @pytest.mark.skipif(Path("/dev/nvidiactl").exists(), reason="there is a GPU")

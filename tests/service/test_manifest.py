@@ -7,7 +7,7 @@ import pytest
 from pydantic import ValidationError
 
 from service.errors import ArtifactError
-from service.manifest import MANIFEST_FILE, Tiling, read_manifest, write_manifest
+from service.manifest import MANIFEST_FILE, Engine, Tiling, read_manifest, write_manifest
 from tests.conftest import SHIPPED_MODELS
 
 SHIPPED: dict[str, Any] = json.loads(
@@ -252,6 +252,21 @@ def test_parts_that_contradict_each_other_are_refused(
     tmp_path: Path, field: str, value: object, said: str
 ) -> None:
     assert said in refusal(tmp_path, changed(field, value))
+
+
+@pytest.mark.parametrize(
+    ("milliseconds", "batch"),
+    [
+        ({"1": 0.03, "8": 0.2, "32": 0.8}, 32),
+        ({"1": 7.2, "8": 59.2, "32": 252.2}, 1),
+        ({"1": 20.0, "8": 120.0, "32": 460.0}, 8),
+        ({"1": 5000.0}, 1),
+    ],
+)
+def test_best_batch_is_the_smallest_that_is_about_as_quick_as_any(
+    milliseconds: dict[str, float], batch: int
+) -> None:
+    assert Engine(max_abs_difference=0, milliseconds=milliseconds).best_batch == batch
 
 
 def test_metric_that_is_not_a_number_is_refused(tmp_path: Path) -> None:

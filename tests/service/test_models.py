@@ -223,6 +223,50 @@ def test_auto_without_a_gpu_is_the_cpu() -> None:
     assert choose_device("auto") == "cpu"
 
 
+def see_gpus(monkeypatch: pytest.MonkeyPatch, count: Callable[[], int]) -> None:
+    """Let the machine have a device file, and the backend count its GPUs so."""
+    monkeypatch.setattr("service.models.visible_gpus", lambda: ["0"])
+    monkeypatch.setattr("service.models.keras_is_installed", lambda: True)
+    monkeypatch.setattr("service.models.let_memory_grow", lambda: None)
+    monkeypatch.setattr("service.models.count_gpus", count)
+
+
+@pytest.mark.parametrize("error", [ImportError, ValueError, RuntimeError])
+def test_auto_falls_back_to_the_cpu_and_says_why(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, error: type[Exception]
+) -> None:
+    def count() -> int:
+        raise error("no driver")
+
+    see_gpus(monkeypatch, count)
+    assert choose_device("auto") == "cpu"
+    assert "no GPU is used: Keras's backend cannot be loaded: no driver" in caplog.text
+    with pytest.raises(SettingsError, match=r"expected a GPU; .* no driver"):
+        choose_device("gpu")
+
+
+def test_auto_says_that_the_backend_sees_no_gpu(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    see_gpus(monkeypatch, lambda: 0)
+    assert choose_device("auto") == "cpu"
+    assert "no GPU is used: Keras's backend sees none" in caplog.text
+
+
+def test_auto_says_that_keras_is_not_installed(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    see_gpus(monkeypatch, lambda: 1)
+    monkeypatch.setattr("service.models.keras_is_installed", lambda: False)
+    assert choose_device("auto") == "cpu"
+    assert "no GPU is used: Keras is not installed" in caplog.text
+
+
+def test_auto_takes_a_gpu_that_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    see_gpus(monkeypatch, lambda: 1)
+    assert choose_device("auto") == "gpu"
+
+
 def test_engine_of_the_cpu_is_the_one_that_export_chose(artifact_folder: Path) -> None:
     artifact = Artifact(artifact_folder, read_manifest(artifact_folder))
     engine = choose_engine(artifact, "cpu", threads=1)

@@ -10,7 +10,8 @@ pytest.importorskip("keras", reason="a .keras file needs Keras")
 
 import keras
 
-from training.half import halve_weights
+from training.errors import ExportError
+from training.half import halve_weights, round_to_half
 
 
 @pytest.fixture
@@ -43,10 +44,23 @@ def test_keras_loads_it_in_float32_with_weights_rounded_to_11_bits(
     np.testing.assert_allclose(loaded(image), network(image), atol=0.01)
 
 
-def test_weight_beyond_the_range_is_refused(network: Any, tmp_path: Path) -> None:
-    network.layers[0].set_weights([np.full((3, 3, 3, 64), 1e5), np.zeros(64)])
+def test_network_rounded_before_is_stored_as_it_is(network: Any, tmp_path: Path) -> None:
+    round_to_half(network)
+    network.save(tmp_path / "model.keras")
+    halve_weights(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    for came, sent in zip(loaded.get_weights(), network.get_weights(), strict=True):
+        np.testing.assert_array_equal(came, sent)
+
+
+@pytest.mark.parametrize("weight", [1e5, -1e5, np.nan])
+def test_weight_beyond_the_range_is_refused(network: Any, tmp_path: Path, weight: float) -> None:
+    network.layers[0].set_weights([np.full((3, 3, 3, 64), weight), np.zeros(64)])
     network.save(tmp_path / "model.keras")
     before = (tmp_path / "model.keras").read_bytes()
-    with pytest.raises(OverflowError, match="beyond the range of float16"):
+    expected = r"expected weights up to 65504.0 for half precision, got (100000.0|nan)"
+    with pytest.raises(ExportError, match=expected):
         halve_weights(tmp_path / "model.keras")
     assert (tmp_path / "model.keras").read_bytes() == before
+    with pytest.raises(ExportError, match=expected):
+        round_to_half(network)

@@ -119,10 +119,6 @@ def test_files_that_are_no_images_are_listed_and_skipped(
     (folder / "light" / ".DS_Store").write_bytes(b"hidden files are not told of")
     photos = read(folder)
     assert len(photos.labels) == 20
-    assert [Path(line.partition(": ")[0]).name for line in photos.unreadable] == [
-        "notes.txt",
-        "broken.jpg",
-    ]
     printed = capsys.readouterr().out
     assert "notes.txt: expected an image" in printed
     assert "broken.jpg: expected a whole image" in printed
@@ -210,17 +206,31 @@ def test_class_without_photos_to_test_with_is_refused_before_anything_is_trained
 def test_folder_whose_name_is_no_label_is_refused(folder: Path, name: str) -> None:
     draw_classes(folder)
     draw(folder / name, 3, 128)
-    assert "expected folders named with up to 200 characters that can be printed" in refusal(folder)
+    assert "expected classes named with up to 200 characters that can be printed" in refusal(folder)
 
 
-def test_file_with_a_name_in_another_encoding_is_read(folder: Path) -> None:
+def test_file_with_a_name_in_another_encoding_is_read(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     draw_classes(folder)
     image = (folder / "dark" / "0.jpg").read_bytes()
     Path(os.fsdecode(os.fsencode(folder / "dark") + b"/caf\xe9.jpg")).write_bytes(image)
     Path(os.fsdecode(os.fsencode(folder / "dark") + b"/no\xe9.jpg")).write_bytes(b"nothing")
     photos = read(folder)
     assert len(photos.labels) == 21
-    assert photos.unreadable[0].partition(": ")[0].endswith("no\\xe9.jpg")
+    assert "no\\xe9.jpg: expected an image" in capsys.readouterr().out
+
+
+def test_hidden_folders_are_passed_over(folder: Path) -> None:
+    draw_classes(folder)
+    draw(folder / "dark" / ".copies", 5, 40)
+    assert len(read(folder).labels) == 20
+
+
+def test_folder_one_level_too_high_is_refused(folder: Path) -> None:
+    draw_classes(folder / "mine" / "train")
+    draw_classes(folder / "yours" / "train")
+    assert f"got splits within {folder / 'mine'}" in refusal(folder)
 
 
 def test_what_lies_beside_the_splits_is_told_of(

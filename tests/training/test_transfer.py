@@ -16,8 +16,6 @@ from tests.conftest import SHIPPED_MODELS
 from tests.drawing import encode
 from tests.server import serve
 from training.__main__ import main
-from training.photos import Photos
-from training.transfer import Batches
 
 BASE = SHIPPED_MODELS / "vgg16-base" / "1"
 if not BASE.exists():
@@ -132,39 +130,10 @@ def test_bad_option_is_refused(arguments: list[str], capsys: pytest.CaptureFixtu
     assert f"got {arguments[1]!r}" in capsys.readouterr().err.replace("got 31", "got '31'")
 
 
-def photos(counts: tuple[int, ...]) -> Photos:
-    labels = np.repeat(np.arange(len(counts)), counts)
-    every = np.arange(len(labels))
-    pixels = np.repeat(labels.astype(np.uint8), 4 * 4 * 3).reshape(-1, 4, 4, 3)
-    names = tuple(f"class {label}" for label in range(len(counts)))
-    return Photos(names, pixels, labels, every, every, every, (), "0" * 64)
-
-
-def test_rare_class_weighs_as_much_as_a_common_one(manifest: Manifest) -> None:
-    few = photos((90, 10))
-    totals = np.zeros(2)
-    batches = Batches(few, few.training, manifest.input, seed=1)
-    for index in range(len(batches)):
-        _, truth, weights = batches[index]
-        totals += (truth * weights[:, np.newaxis]).sum(axis=0)
-    np.testing.assert_allclose(totals, [50, 50], rtol=1e-5)
-
-
-def test_every_photo_is_seen_once_an_epoch_in_another_order(manifest: Manifest) -> None:
-    some = photos((1,) * 50)
-    batches = Batches(some, some.training, manifest.input, seed=1)
-
-    def order() -> list[int]:
-        return [int(row.argmax()) for i in range(len(batches)) for row in batches[i][1]]
-
-    first = order()
-    batches.on_epoch_end()
-    assert sorted(first) == sorted(order()) == list(range(50))
-    assert first != order()
-
-
 def test_card_shows_the_base(models: Path) -> None:
     card = (models / "coloured-shapes" / "1" / "README.md").read_text()
     assert "It stands on the weights of vgg16-base 1." in card
     manifest: Any = json.loads((models / "coloured-shapes" / "1" / "manifest.json").read_text())
     assert manifest["training"]["base"] == "vgg16-base 1"
+    assert manifest["training"]["arguments"]["base"] == "models/vgg16-base/1"  # on any machine
+    assert "48 photos to train on, 12 for validation, 12 to test with." in card

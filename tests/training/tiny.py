@@ -85,6 +85,7 @@ def trained(**changes: Any) -> Any:
         "network": network(),
         "validation_truth": np.arange(20) % 3,
         "validation": np.random.default_rng(1).random((20, 4, 4, 1), dtype=np.float32),
+        "calibration": np.random.default_rng(2).random((20, 4, 4, 1), dtype=np.float32),
         "metrics": METRICS,
         "sample": Image.new("L", (16, 16), 200),
         "dataset": "drawn",

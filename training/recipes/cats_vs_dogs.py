@@ -21,16 +21,16 @@ TASK = Task(
         "everything is called a cat or a dog."
     ),
     data=(
-        "1,000 photos of each to train on, of which some were held out for validation, and 250 of "
-        "each to test with, from the Asirra photos of Kaggle's Dogs vs. Cats. Their licence is "
-        "unstated: they are not part of this project and must not be redistributed."
+        "Asirra's photos, of Kaggle's Dogs vs. Cats. Their licence is unstated: they are not part "
+        "of this project and must not be redistributed."
     ),
     limits=(
         "Pets of North American shelters, near and in daylight. A cat or a dog at the edge of the "
         "photo, far away or half hidden is often mistaken."
     ),
-    dataset="Dogs vs. Cats (Asirra), 2,500 photos",
+    dataset="Dogs vs. Cats (Asirra)",
     sample=cat,
+    classes=("cat", "dog"),
 )
 
 add_options = add_transfer_options

@@ -22,7 +22,7 @@ TASK = Task(
         "none of the ten kinds still gets one of their names."
     ),
     data=(
-        "3,409 photos in ten classes that people took of their own clothes, collected by Alexey "
+        "clothing-dataset-small: photos that people took of their own clothes, collected by Alexey "
         "Grigorev and released as CC0; no photo is part of this project."
     ),
     limits=(
@@ -31,6 +31,18 @@ TASK = Task(
     ),
     dataset="clothing-dataset-small (Alexey Grigorev), CC0",
     sample=t_shirt,
+    classes=(
+        "dress",
+        "hat",
+        "longsleeve",
+        "outwear",
+        "pants",
+        "shirt",
+        "shoes",
+        "shorts",
+        "skirt",
+        "t-shirt",
+    ),
 )
 
 add_options = add_transfer_options

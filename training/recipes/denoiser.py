@@ -22,7 +22,7 @@ from service.tiles import predict_tiled
 from training.card import Card
 from training.data import keras_cache, prepare, reading, require, sha256_of
 from training.evaluation import as_posted, mean_psnr, mean_ssim, non_local_means
-from training.export import Trained, export
+from training.export import CALIBRATION_IMAGES, Trained, export
 from training.fit import fit, seed_everything
 from training.options import Options
 from training.plots import plot_before_after, plot_curves
@@ -71,6 +71,8 @@ def run(options: Options) -> Path:
         metrics[f"test_count/{name}"] = float(len(clean_test))
     metrics |= overall(metrics)
 
+    some = training[:: max(1, len(training) // CALIBRATION_IMAGES)]  # of both sets
+
     def draw_figures(target: Path) -> None:
         plot_curves(history, "val_loss", target / "curves.png")
         before_after(network, target / "before-after.png")
@@ -85,6 +87,7 @@ def run(options: Options) -> Path:
             network=network,
             validation=noisy_validation,
             validation_truth=validation,
+            calibration=add_noise(some, np.random.default_rng(options.seed)),
             metrics=metrics,
             sample=sample(),
             dataset="Fashion-MNIST (MIT, Zalando SE) and MNIST (LeCun, Cortes, Burges)",

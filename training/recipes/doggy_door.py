@@ -19,16 +19,14 @@ TASK = Task(
     not_for=(
         "Opening a real door: a stranger that looks like Bo gets in, and Bo in bad light stays out."
     ),
-    data=(
-        "18 photos of Bo and 120 of other animals to train on, of which some were held out for "
-        "validation; 10 and 20 to test with. Course material: no photo is part of this project."
-    ),
+    data="Course material, of NVIDIA's deep-learning course: no photo is part of this project.",
     limits=(
-        "With ten photos of Bo to test with, one of them is ten points of his recall. Black dogs "
-        "with a white chest are the likeliest to be taken for him."
+        "Few photos to learn from, and ten of Bo to test with: one of them is ten points of his "
+        "recall. It knows Bo from other animals, not from other dogs of his kind."
     ),
-    dataset="presidential doggy door, 168 photos",
+    dataset="presidential doggy door",
     sample=cat,
+    classes=("bo", "not_bo"),
 )
 
 add_options = add_transfer_options

@@ -18,7 +18,7 @@ from training.card import Card, classification_results
 from training.data import Split, check, hold_out, keras_cache, prepare, reading, require, sha256_of
 from training.errors import DataError
 from training.evaluation import classification_metrics, confusion
-from training.export import Trained, export
+from training.export import CALIBRATION_IMAGES, Trained, export
 from training.fit import History, fit_classifier, seed_everything
 from training.options import Options
 from training.plots import plot_confusion, plot_curves
@@ -57,7 +57,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(options: Options) -> Path:
     """Data, network, train, evaluate, export; returns the artifact's folder."""
-    kind = str(options.arguments["network"])
+    kind = options.arguments["network"]
     seed_everything(options.seed)
     folder = locate(options.data)
     spec = input_spec(kind, folder)
@@ -94,6 +94,7 @@ def run(options: Options) -> Path:
             network=network,
             validation=validation.images,
             validation_truth=validation.labels,
+            calibration=training.images[:CALIBRATION_IMAGES],
             metrics=metrics,
             sample=trousers(),
             dataset="Fashion-MNIST (Xiao, Rasul, Vollgraf 2017), MIT",

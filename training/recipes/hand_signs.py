@@ -17,7 +17,7 @@ from training.card import Card
 from training.data import Labels, Split, check, hold_out, prepare, reading, require, sha256_of
 from training.errors import DataError
 from training.evaluation import classification_metrics, confusion
-from training.export import Trained, export
+from training.export import CALIBRATION_IMAGES, Trained, export
 from training.fit import History, fit_classifier, seed_everything
 from training.options import Options
 from training.plots import plot_confusion, plot_curves
@@ -70,6 +70,7 @@ def run(options: Options) -> Path:
             network=network,
             validation=validation.images,
             validation_truth=validation.labels,
+            calibration=training.images[:CALIBRATION_IMAGES],
             metrics=metrics,
             sample=hand(SAMPLE_FINGERS),
             dataset="SIGNS (deeplearning.ai course), licence unstated",

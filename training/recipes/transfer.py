@@ -38,7 +38,7 @@ def run(options: Options) -> Path:
         raise DataError("expected a folder of photos: --data FOLDER")
     given = options.arguments["name"]
     folder = options.data.resolve().name
-    name = str(given or re.sub(r"[^a-z0-9]+", "-", folder.lower()).strip("-")[:63] or "photos")
+    name = given or re.sub(r"[^a-z0-9]+", "-", folder.lower()).strip("-")[:63] or "photos"
     task = Task(
         name=name,
         title=f"{name}, by transfer from VGG16",

@@ -15,17 +15,18 @@ from typing import Any
 import keras
 import numpy as np
 from keras import layers
-from PIL import Image
 
 from service.manifest import Cover, Input, Output, Scale
-from service.preprocess import Floats, Pixels, scale
+from service.preprocess import scale
 from training.card import Card
-from training.data import Labels, hold_out_indices, sha256_of
+from training.crops import Crops, one_hot, steps_an_epoch
+from training.data import check_labels, hold_out_indices, sha256_of
 from training.drawings import goldfish
 from training.errors import DataError
 from training.evaluation import classification_metrics
-from training.export import Trained, export
+from training.export import CALIBRATION_IMAGES, Trained, export
 from training.fit import History, epochs_done, fit, join, seed_everything
+from training.half import round_to_half
 from training.options import Options
 from training.packed import PackedSet, read_packed
 from training.plots import plot_curves
@@ -38,13 +39,10 @@ SIDE = 64
 INPUT = Input(
     shape=(SIDE, SIDE, 3), color="rgb", resize=Cover(), scale=Scale(mean=0.45, deviation=0.27)
 )
-EPOCHS_A_PASS = 4  # over all images: an interruption costs minutes, not an hour
-BATCH_SIZE = 128
 WARM_UP = 0.05  # of a cycle
 MOMENTUM = 0.9
 WEIGHT_DECAY = 5e-4
 LABEL_SMOOTHING = 0.1  # Szegedy et al. 2016, arXiv:1512.00567
-MIN_CROP = 0.4  # of an image's area
 VALIDATION_COUNT = 2_000  # held out of the training images
 
 
@@ -82,6 +80,7 @@ def run(options: Options) -> Path:
     packed = read_packed(options.data)
     digest = sha256_of([packed.path])
     labels = label_names(packed.classes)
+    check_labels(labels, packed.path)
     order = np.random.default_rng(options.seed).permutation(np.flatnonzero(~packed.validation))
     held = order[: 100 if options.smoke else min(VALIDATION_COUNT, len(order) // 10)]
     taught = order[len(held) : len(held) + 300 if options.smoke else None]
@@ -89,15 +88,22 @@ def run(options: Options) -> Path:
     if options.smoke:
         _, few = hold_out_indices(packed.labels[tested], 0.02, options.seed)
         tested = tested[few]
-    if not len(held) or not len(tested):
-        raise DataError(
-            f"{packed.path}: expected at least 10 images to train on and one marked as validation, "
-            f"got {len(order)} and {len(tested)}"
-        )
+    if not len(held):
+        raise DataError(f"{packed.path}: expected at least 10 images to train on, got {len(order)}")
+    for purpose, indices in (("to train on", order), ("marked as validation", tested)):
+        lacking = np.setdiff1d(np.arange(len(labels)), packed.labels[indices])
+        if len(lacking):
+            raise DataError(
+                f"{packed.path}: expected images {purpose} of each class, got none of "
+                f"{', '.join(labels[label] for label in lacking[:5])} ({len(lacking)} classes)"
+            )
     print(f"{len(taught)} training and {len(held)} validation images of {len(labels)} classes")
 
     checkpoints = options.checkpoints_of(next(iter(digest.values())))
-    history, network = train(packed, taught, held, checkpoints, options)
+    policy = options.arguments["precision"] or best_policy()
+    history, network = train(
+        packed, taught, held, policy=policy, checkpoints=checkpoints, options=options
+    )
 
     test = scale(packed.pixels(tested, INPUT), INPUT.scale)
     probabilities = network.predict(test)
@@ -118,6 +124,7 @@ def run(options: Options) -> Path:
             network=network,
             validation=scale(packed.pixels(held, INPUT), INPUT.scale),
             validation_truth=packed.labels[held],
+            calibration=scale(packed.pixels(taught[:CALIBRATION_IMAGES], INPUT), INPUT.scale),
             metrics=metrics,
             sample=goldfish(),
             dataset=f"{packed.path.stem}: {len(taught)} images to train on",
@@ -126,7 +133,7 @@ def run(options: Options) -> Path:
             card=CARD,
             draw_figures=draw_figures,
         ),
-        options,
+        options.recording(precision=policy),
     )
 
 
@@ -139,62 +146,6 @@ def label_names(classes: tuple[str, ...]) -> tuple[str, ...]:
         brief if short.count(brief) == 1 else whole
         for brief, whole in zip(short, names, strict=True)
     )
-
-
-class Crops(keras.utils.PyDataset):
-    """Batches of random crops, half of them mirrored, at a stage's size."""
-
-    def __init__(
-        self, pixels: Pixels, labels: Labels, *, classes: int, side: int, seed: int, epoch: int
-    ) -> None:
-        super().__init__(workers=2)
-        self._pixels, self._labels, self._classes, self._side = pixels, labels, classes, side
-        self._seed, self._epoch = (seed, side), epoch
-
-    def __len__(self) -> int:
-        return steps_an_epoch(len(self._pixels))
-
-    def __getitem__(self, index: int) -> tuple[Floats, Floats]:
-        done, part = divmod(self._epoch, EPOCHS_A_PASS)
-        order = np.random.default_rng([*self._seed, done]).permutation(len(self._pixels))
-        random = np.random.default_rng([*self._seed, self._epoch, index])
-        first = (part * len(self) + index) * BATCH_SIZE
-        chosen = order[np.arange(first, first + BATCH_SIZE) % len(order)]
-        crops = np.stack([self._crop(self._pixels[item], random) for item in chosen])
-        return scale(crops, INPUT.scale), one_hot(self._labels[chosen], self._classes)
-
-    def on_epoch_end(self) -> None:
-        """Shuffle and crop anew."""
-        self._epoch += 1
-
-    def _crop(self, pixels: Pixels, random: np.random.Generator) -> Pixels:
-        """As Inception's (Szegedy et al. 2015, arXiv:1409.4842): area and proportions vary."""
-        side = len(pixels)
-        area, stretch = random.uniform(MIN_CROP, 1), np.exp(random.uniform(-0.28, 0.28))
-        width, height = (
-            min(1.0, np.sqrt(area * stretch)) * side,
-            min(1.0, np.sqrt(area / stretch)) * side,
-        )
-        left, top = random.uniform(0, side - width), random.uniform(0, side - height)
-        image = Image.fromarray(pixels)
-        crop = np.asarray(
-            image.resize(
-                (self._side, self._side),
-                Image.Resampling.BILINEAR,
-                box=(left, top, left + width, top + height),
-            )
-        )
-        return crop[:, ::-1] if random.random() < 0.5 else crop
-
-
-def steps_an_epoch(images: int) -> int:
-    """Batches of an epoch."""
-    return math.ceil(images / BATCH_SIZE / EPOCHS_A_PASS)
-
-
-def one_hot(labels: Labels, classes: int) -> Floats:
-    """Labels (n,) -> (n, classes)."""
-    return np.asarray(keras.utils.to_categorical(labels, classes), np.float32)
 
 
 # --- Train
@@ -213,12 +164,18 @@ class OneCycle(keras.optimizers.schedules.LearningRateSchedule):
 
 
 def train(
-    packed: PackedSet, taught: np.ndarray, held: np.ndarray, checkpoints: Path, options: Options
+    packed: PackedSet,
+    taught: np.ndarray,
+    held: np.ndarray,
+    *,
+    policy: str,
+    checkpoints: Path,
+    options: Options,
 ) -> tuple[History, keras.Model]:
     """Train in stages of growing images; returns the history and the plain network."""
     classes = len(packed.classes)
     most = options.epochs or (1 if options.smoke else max(stage.epochs for stage in STAGES))
-    with computing_in(str(options.arguments["precision"] or best_policy())):
+    with computing_in(policy):
         network = build(classes)
     pixels = packed.pixels(taught, INPUT)
     steps = steps_an_epoch(len(taught))
@@ -243,8 +200,8 @@ def train(
         crops = Crops(
             pixels,
             packed.labels[taught],
+            spec,
             classes=classes,
-            side=side,
             seed=options.seed,
             epoch=epochs_done(folder),
         )
@@ -261,6 +218,7 @@ def train(
         )
     plain = classifier(classes, SIDE)
     set_weights(plain, fold(network) | {"logits": network.get_layer("logits").get_weights()})
+    round_to_half(plain)
     return join(histories), plain
 
 

@@ -1,0 +1,65 @@
+"""Batches of photos, and samples of them."""
+
+import math
+
+import keras
+import numpy as np
+from sklearn.utils.class_weight import compute_class_weight
+
+from service.manifest import Input
+from service.preprocess import Floats, scale
+from training.data import Labels
+from training.photos import Photos
+
+BATCH_SIZE = 32
+
+
+class Batches(keras.utils.PyDataset):
+    """Batches of photos as the network takes them; to train on, in random order and weighted.
+
+    Weights make up for classes that are rarer than others.
+    """
+
+    def __init__(
+        self,
+        photos: Photos,
+        chosen: Labels,
+        spec: Input,
+        *,
+        seed: int | None = None,
+        epoch: int = 0,
+    ) -> None:
+        super().__init__()
+        self._photos, self._chosen, self._spec, self._seed = photos, chosen, spec, seed
+        self._epoch = epoch
+        labels = photos.labels[photos.training]
+        known = np.unique(labels)
+        self._weights = np.ones(len(photos.classes), np.float32)
+        self._weights[known] = compute_class_weight("balanced", classes=known, y=labels)
+
+    def __len__(self) -> int:
+        return math.ceil(len(self._chosen) / BATCH_SIZE)
+
+    def __getitem__(self, index: int) -> tuple[Floats, Floats, Floats]:
+        chosen = self._chosen
+        if self._seed is not None:
+            chosen = np.random.default_rng([self._seed, self._epoch]).permutation(chosen)
+        chosen = chosen[index * BATCH_SIZE : (index + 1) * BATCH_SIZE]
+        labels = self._photos.labels[chosen]
+        one_hot = np.eye(len(self._photos.classes), dtype=np.float32)[labels]
+        return scale(self._photos.pixels[chosen], self._spec.scale), one_hot, self._weights[labels]
+
+    def on_epoch_end(self) -> None:
+        """Shuffle anew."""
+        self._epoch += 1
+
+
+def some_of_each(photos: Photos, chosen: Labels, most: int) -> Labels:
+    """Some of the chosen photos at random, of all classes alike."""
+    mixed = np.random.default_rng(0).permutation(chosen)
+    labels = photos.labels[mixed]
+    rank = np.empty(len(mixed), np.int64)  # among those of its class
+    for label in np.unique(labels):
+        members = labels == label
+        rank[members] = np.arange(members.sum())
+    return mixed[np.argsort(rank, kind="stable")[:most]]

@@ -1,0 +1,55 @@
+"""A Keras network as LiteRT files: in float32, and in 8 bits in two ways."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+from tqdm import tqdm
+
+from service.manifest import EngineName
+from service.preprocess import Floats
+from training.errors import ExportError
+from training.rounding import round_weights
+
+REPRESENTATIVE_IMAGES = 100  # that the ranges of activations are taken from
+
+
+def convert(network: keras.Model, images: Floats, folder: Path) -> dict[EngineName, Path]:
+    """Write the network as float32, with weights in 8 bits, and with activations in 8 bits, too.
+
+    images are some that the network may be given, to round its weights and activations for. Raises
+    ExportError if LiteRT cannot take the network.
+    """
+    import tensorflow as tf
+
+    def representative() -> Iterator[list[Floats]]:
+        yield from ([image[np.newaxis]] for image in images[:REPRESENTATIVE_IMAGES])
+
+    def converter(name: str, network: keras.Model) -> Any:
+        network.export(folder / name, verbose=False)
+        return tf.lite.TFLiteConverter.from_saved_model(str(folder / name))
+
+    exact = converter("exact", network)
+    rounded = round_weights(network, images)
+    dynamic, static = (converter(name, rounded) for name in ("dynamic", "static"))
+    dynamic.optimizations = static.optimizations = [tf.lite.Optimize.DEFAULT]
+    static.representative_dataset = representative
+    converters: dict[EngineName, Any] = {
+        "litert": exact,
+        "litert-dynamic-int8": dynamic,
+        "litert-int8": static,
+    }
+    files: dict[EngineName, Path] = {}
+    for name, each in tqdm(converters.items(), "convert"):
+        try:
+            converted = each.convert()
+        except Exception as error:  # of whatever kind the converter's is
+            if name == "litert":
+                raise ExportError(f"LiteRT cannot take this network: {error}") from error
+            print(f"No {name}: the network cannot be converted: {error}")
+            continue
+        files[name] = folder / f"{name}.tflite"
+        files[name].write_bytes(converted)
+    return files
