@@ -1,9 +1,10 @@
 """Weights on a grid of 8 bits, rounded so that the layers' answers change least: GPTQ.
 
-Frantar, Ashkboos, Hoefler, Alistarh 2022, arXiv:2210.17323. The weights that feed an output are
-rounded one after another, and those that are still to come make up for the error of each, as far as
-the layer's inputs are correlated. In VGG16's convolutions that leaves a tenth of the squared error
-that rounding each to its nearest makes.
+Frantar, Ashkboos, Hoefler, Alistarh 2022, arXiv:2210.17323; here without an inverse, as LDLQ in
+Chee, Cai, Kuleshov, De Sa 2023, arXiv:2307.13304. The weights that feed an output are rounded one
+after another, and each makes up for the errors of those before it, as far as the layer's inputs are
+correlated. In VGG16's convolutions that leaves a tenth of the squared error that rounding each to
+its nearest makes.
 """
 
 import math
@@ -16,8 +17,9 @@ from service.preprocess import Floats
 
 LEVELS = 127  # the converter's grid, for each output channel: -127 to 127 times a scale
 ROWS = 8192  # of inputs to a layer that its errors are weighed with
+CHUNK = 50  # images whose rows are multiplied at once: a product of few rows is all overhead
 DAMPING = 0.01  # of the mean square of an input
-BLOCK = 128  # weights that are rounded before the others hear of it
+BLOCK = 128  # rows that are rounded before those after them hear of it
 
 
 def round_weights(network: keras.Model, images: Floats) -> keras.Model:
@@ -46,25 +48,27 @@ def round_to_grid(weights: np.ndarray, moments: np.ndarray) -> Floats:
     scale = np.abs(weights).max(axis=0) / LEVELS
     scale[scale == 0] = 1
     power = np.diag(moments)
-    order = np.argsort(-power)  # the inputs that matter most have the most others to make up
+    order = np.argsort(-power)  # those of the largest inputs have the most others to make up
     damped = moments[np.ix_(order, order)].astype(np.float64)
     damped[np.diag_indices_from(damped)] += DAMPING * power.mean() + np.finfo(np.float32).tiny
-    share = np.linalg.cholesky(np.linalg.inv(damped)).T
-    left = weights[order].astype(np.float64)
-    fixed = np.abs(left).argmax(axis=0)
-    whole = np.empty_like(left)
-    for start in range(0, len(left), BLOCK):
-        end = min(start + BLOCK, len(left))
-        errors = np.empty((end - start, left.shape[1]))
-        for row in range(start, end):
-            nearest = np.clip(np.round(left[row] / scale), -LEVELS, LEVELS)
-            whole[row] = np.where(fixed == row, weights[order[row]], nearest * scale)
-            errors[row - start] = (left[row] - whole[row]) / share[row, row]
-            left[row + 1 : end] -= np.outer(share[row, row + 1 : end], errors[row - start])
-        left[end:] -= share[start:end, end:].T @ errors
-    result = np.empty_like(weights, dtype=np.float32)
-    result[order] = whole
-    return result
+    # moments = upper @ upper.T, by the Cholesky decomposition from the other end.
+    upper = np.linalg.cholesky(damped[::-1, ::-1])[::-1, ::-1]
+    feedback = np.ascontiguousarray(upper / np.diag(upper))
+    exact = weights[order].astype(np.float64)
+    fixed = np.abs(exact).argmax(axis=0)
+    wanted, errors = exact.copy(), np.empty_like(exact)
+    for start in range(0, len(exact), BLOCK):
+        block = slice(start, start + BLOCK)
+        for row in range(start, min(start + BLOCK, len(exact))):
+            before = slice(start, row)
+            wanted[row] += feedback[before, row] @ errors[before]
+            nearest = scale * np.clip(np.round(wanted[row] / scale), -LEVELS, LEVELS)
+            errors[row] = np.where(fixed == row, 0, exact[row] - nearest)
+        after = slice(start + BLOCK, None)
+        wanted[after] += feedback[block, after].T @ errors[block]
+    rounded = np.empty(weights.shape, np.float32)
+    rounded[order] = exact - errors
+    return rounded
 
 
 def _can_be_rounded(layer: keras.layers.Layer) -> bool:
@@ -82,13 +86,17 @@ def _moments(
     places = math.ceil(ROWS / len(images))
     sums: dict[str, np.ndarray] = {}
     counts = dict.fromkeys(inputs.output, 0)
-    for image in tqdm(images, "weigh inputs"):
-        values = inputs.predict_on_batch(image[np.newaxis])
-        for layer in layers:
-            rows = _rows(layer, values[layer.name])
-            rows = rows[random.permutation(len(rows))[:places]]
-            sums[layer.name] = sums.get(layer.name, 0) + rows.T @ rows
-            counts[layer.name] += len(rows)
+    for start in tqdm(range(0, len(images), CHUNK), "weigh inputs"):
+        chunk: dict[str, list[Floats]] = {name: [] for name in counts}
+        for image in images[start : start + CHUNK]:
+            values = inputs.predict_on_batch(image[np.newaxis])
+            for layer in layers:
+                rows = _rows(layer, values[layer.name])
+                chunk[layer.name].append(rows[random.permutation(len(rows))[:places]])
+        for name, parts in chunk.items():
+            together = np.concatenate(parts)
+            sums[name] = sums.get(name, 0) + together.T @ together
+            counts[name] += len(together)
     return {name: total / counts[name] for name, total in sums.items()}
 
 
