@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageEnhance, ImageOps
 
 from service.artifact import Artifact, verify
 from service.engine import Engine, open_engine
@@ -21,6 +21,7 @@ MODELS = Path(__file__).parents[2] / "models"
 FOLDERS = sorted(path.parent for path in MODELS.glob("*/*/manifest.json"))
 MAX_FILE_BYTES = {".tflite": 20_000_000, ".keras": 32_000_000}
 MAX_OTHER_FILE_BYTES = 10_000_000
+TOLERANCE = 0.02  # beyond what the validation images differed by
 MIN_LABEL_AGREEMENT, MAX_ACCURACY_LOSS, MAX_PSNR_LOSS_DB = 0.99, 0.005, 0.1
 
 every_model = pytest.mark.parametrize(
@@ -46,6 +47,20 @@ def inputs(folder: Path) -> Floats:
     images = [Image.fromarray(pixels.squeeze(axis=2) if pixels.shape[2] == 1 else pixels)
               for pixels in random]  # fmt: skip
     return np.stack([sample, *(preprocess(image, manifest.input) for image in images)])
+
+
+def variations(folder: Path) -> Floats:
+    """The sample as it is, mirrored, darker, and paler."""
+    manifest = read_manifest(folder)
+    with Image.open(folder / manifest.sample.file) as opened_image:
+        image = opened_image.convert("L" if manifest.input.color == "grey" else "RGB")
+    varied = [
+        image,
+        ImageOps.mirror(image),
+        ImageEnhance.Brightness(image).enhance(0.8),
+        ImageEnhance.Contrast(image).enhance(0.8),
+    ]
+    return np.stack([preprocess(each, manifest.input) for each in varied])
 
 
 def test_models_are_there_to_be_tested() -> None:
@@ -139,6 +154,15 @@ def test_engine_that_is_served_costs_no_more_than_it_may(folder: Path, device: D
         assert served.psnr_db is not None
         assert float32.psnr_db is not None
         assert served.psnr_db >= float32.psnr_db - MAX_PSNR_LOSS_DB
+
+
+@every_model
+def test_engine_that_is_served_answers_as_the_float_network_does(folder: Path) -> None:
+    manifest = read_manifest(folder)
+    served = manifest.engine["cpu"]
+    batch = variations(folder)
+    ours, exact = (opened(folder, name).predict(batch) for name in (served, "keras"))
+    assert np.abs(ours - exact).max() <= manifest.engines[served].max_abs_difference + TOLERANCE
 
 
 @every_model

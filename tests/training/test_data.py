@@ -136,7 +136,7 @@ def test_require_says_where_a_missing_file_was_looked_for(
 
 
 def test_require_refuses_a_folder(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="is missing"):
+    with pytest.raises(DataError, match="is a folder: expected a file"):
         require(tmp_path, "Buy it.")
 
 

@@ -18,6 +18,7 @@ pytest.importorskip("keras", reason="training needs Keras")
 
 import keras
 
+from training.errors import TrainingError
 from training.fit import best_epoch, fit, read_history, seed_everything
 
 ONES = np.ones((4, 1), dtype=np.float32)
@@ -243,3 +244,25 @@ def test_best_epoch_is_the_lowest_loss_or_the_highest_accuracy(monitor: str, epo
         "accuracy": [0.9, 0.8, 0.9],
     }
     assert best_epoch(history, monitor) == epoch
+
+
+def test_loss_that_is_no_number_ends_with_a_message_every_time(tmp_path: Path) -> None:
+    for _ in range(2):
+        with pytest.raises(TrainingError, match=r"expected numbers for val_loss, got .*nan"):
+            fit(
+                one_weight(),
+                (ONES, ONES * np.float32(np.nan)),
+                (ONES, ONES),
+                checkpoints=tmp_path / "run",
+                epochs=2,
+                patience=10,
+                monitor="val_loss",
+                batch_size=len(ONES),
+            )
+
+
+def test_resuming_is_silent_about_the_optimizer(tmp_path: Path) -> None:
+    interrupt(tmp_path, 4)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        run(one_weight(), tmp_path)

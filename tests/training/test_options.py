@@ -57,6 +57,19 @@ def test_checkpoints_of_the_same_arguments_lie_in_the_same_folder() -> None:
     assert parse("--seed", "2").checkpoints == parse("--seed", "2").checkpoints
 
 
+def test_checkpoints_of_changed_data_lie_elsewhere() -> None:
+    options = parse()
+    before, after = (options.checkpoints_of(digit * 64) for digit in "ab")
+    assert before != after
+    assert before.parent == after.parent == options.checkpoints
+
+
+def test_manifest_may_record_what_became_of_an_argument() -> None:
+    options = parse()
+    assert options.recording(network="mlp").arguments["network"] == "mlp"
+    assert options.arguments["network"] == "cnn"
+
+
 def test_checkpoints_are_one_folder_even_if_an_argument_holds_a_slash() -> None:
     root = parse().checkpoints.parent
     assert parse("--network", "a/../../b").checkpoints.parent == root

@@ -121,6 +121,21 @@ def test_what_cannot_be_done_is_said_in_one_line(
     assert message in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("recipe", ["cats-vs-dogs", "doggy-door", "clothing"])
+def test_recipe_of_certain_classes_takes_no_others(
+    recipe: str,
+    folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    asked = ["--data", str(folder), "--base", str(BASE), "--size", "32", "--out", "models"]
+    assert main([recipe, *asked]) == 1
+    message = capsys.readouterr().err
+    assert "got disc, square, triangle; `transfer` takes any" in message
+
+
 @pytest.mark.parametrize(
     "arguments", [["--name", "Not A Name"], ["--size", "31"], ["--size", "big"]]
 )

@@ -2,6 +2,7 @@
 
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,10 +21,8 @@ from training.vgg16 import NAMES, load_base
 TRAINING, TESTED = 130, 10
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The artifact of a smoke run on light and dark images."""
-    root = tmp_path_factory.mktemp("base")
+def write_packed(path: Path, **changes: np.ndarray) -> None:
+    """Light and dark images, with some arrays changed."""
     random = np.random.default_rng(0)
     labels = np.arange(TRAINING + TESTED) % 2
     encoded = []
@@ -32,14 +31,21 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         buffer = BytesIO()
         Image.new("RGB", (64, 64), (level,) * 3).save(buffer, "PNG")
         encoded.append(buffer.getvalue())
-    np.savez(
-        root / "drawn.npz",
-        blob=np.frombuffer(b"".join(encoded), np.uint8),
-        offsets=np.cumsum([0, *map(len, encoded)]),
-        labels=labels,
-        validation=np.arange(len(labels)) >= TRAINING,
-        classes=np.array(["n01443537 dark, night", "n01629819 light, day"]),
-    )
+    arrays: dict[str, Any] = {
+        "blob": np.frombuffer(b"".join(encoded), np.uint8),
+        "offsets": np.cumsum([0, *map(len, encoded)]),
+        "labels": labels,
+        "validation": np.arange(len(labels)) >= TRAINING,
+        "classes": np.array(["n01443537 dark, night", "n01629819 light, day"]),
+    }
+    np.savez(path, **(arrays | changes))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The artifact of a smoke run."""
+    root = tmp_path_factory.mktemp("base")
+    write_packed(root / "drawn.npz")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(root)
         assert main(["vgg16-base", "--smoke", "--data", "drawn.npz", "--out", "models"]) == 0
@@ -62,9 +68,41 @@ def test_artifact_is_whole(folder: Path, manifest: Manifest) -> None:
 
 def test_transfer_can_start_from_it(folder: Path, manifest: Manifest) -> None:
     base = load_base(str(folder))
-    assert base.name == "vgg16-base 1"
+    assert (base.name, base.argument) == ("vgg16-base 1", "models/vgg16-base/1")
     assert base.scale == manifest.input.scale
     assert tuple(base.weights) == NAMES
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"classes": np.array(["crane", "crane"])}, "classes of different names, got two of"),
+        ({"classes": np.array(["dark", "li\nght"])}, "that can be printed, got 'li\\nght'"),
+        (
+            {"labels": np.zeros(TRAINING + TESTED, int)},
+            "images to train on of each class, got none",
+        ),
+        (
+            {"validation": np.arange(TRAINING + TESTED) == TRAINING},
+            "images marked as validation of each class, got none of light (1 classes)",
+        ),
+        (
+            {"validation": np.arange(TRAINING + TESTED) >= 5},
+            "at least 10 images to train on, got 5",
+        ),
+    ],
+)
+def test_data_that_cannot_be_trained_on_is_refused_before_training(
+    changes: dict[str, np.ndarray],
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_packed(tmp_path / "drawn.npz", **changes)
+    assert main(["vgg16-base", "--data", "drawn.npz", "--out", "models"]) == 1
+    assert message in capsys.readouterr().err
 
 
 def test_names_are_short_where_they_stay_different() -> None:
