@@ -2,7 +2,7 @@
 
 Data: Tiny-ImageNet-200 (100,000 + 10,000 images, 64x64) as one packed file, --data (default:
 data/tiny-imagenet.npz); `python -m pydoc training.packed` says how to pack another set.
-About six hours on 2 CPU cores with AVX-512 BF16.
+Five and a half hours on 2 CPU cores with AVX-512 BF16.
 """
 
 import argparse
@@ -237,8 +237,8 @@ CARD = Card(
         "ImageNet's cannot be had. As a model of its own it names one of 200 kinds of things."
     ),
     not_for=(
-        "A photo search or a decision of any kind: every second answer is wrong. What is none of "
-        "the 200 kinds still gets one of their names."
+        "A photo search or a decision of any kind: more than half of its answers are wrong. What "
+        "is none of the 200 kinds still gets one of their names."
     ),
     data=(
         "Tiny-ImageNet-200 (Stanford CS231n): 500 training images of each of 200 classes of "
