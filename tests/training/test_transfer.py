@@ -151,4 +151,4 @@ def test_card_shows_the_base(models: Path) -> None:
     manifest: Any = json.loads((models / "coloured-shapes" / "1" / "manifest.json").read_text())
     assert manifest["training"]["base"] == "vgg16-base 1"
     assert manifest["training"]["arguments"]["base"] == "models/vgg16-base/1"  # on any machine
-    assert "48 photos to train on, 12 for validation, 12 to test with." in card
+    assert "51 photos to train on, 9 for validation, 12 to test with." in card
