@@ -57,12 +57,9 @@ def gpu_memory() -> list[GpuMemory]:
         return []
     import pynvml
 
-    try:
-        pynvml.nvmlInit()
-    except pynvml.NVMLError:
-        return []
     found = []
-    with contextlib.suppress(pynvml.NVMLError):  # the driver may lose them all
+    with contextlib.suppress(pynvml.NVMLError):  # no driver, or one that has lost them all
+        pynvml.nvmlInit()
         for number in range(pynvml.nvmlDeviceGetCount()):
             with contextlib.suppress(pynvml.NVMLError):  # or one
                 handle = pynvml.nvmlDeviceGetHandleByIndex(number)

@@ -8,7 +8,7 @@ from sklearn.utils.class_weight import compute_class_weight
 
 from service.manifest import Input
 from service.preprocess import Floats, scale
-from training.data import Labels
+from training.data import Labels, one_hot
 from training.photos import Photos
 
 BATCH_SIZE = 32
@@ -46,8 +46,8 @@ class Batches(keras.utils.PyDataset):
             chosen = np.random.default_rng([self._seed, self._epoch]).permutation(chosen)
         chosen = chosen[index * BATCH_SIZE : (index + 1) * BATCH_SIZE]
         labels = self._photos.labels[chosen]
-        one_hot = np.eye(len(self._photos.classes), dtype=np.float32)[labels]
-        return scale(self._photos.pixels[chosen], self._spec.scale), one_hot, self._weights[labels]
+        truth = one_hot(labels, len(self._photos.classes))
+        return scale(self._photos.pixels[chosen], self._spec.scale), truth, self._weights[labels]
 
     def on_epoch_end(self) -> None:
         """Shuffle anew."""

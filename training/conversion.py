@@ -27,13 +27,12 @@ def convert(network: keras.Model, images: Floats, folder: Path) -> dict[EngineNa
     def representative() -> Iterator[list[Floats]]:
         yield from ([image[np.newaxis]] for image in images[:REPRESENTATIVE_IMAGES])
 
-    def converter(name: str, network: keras.Model) -> Any:
-        network.export(folder / name, verbose=False)
+    def converter(name: str) -> Any:
         return tf.lite.TFLiteConverter.from_saved_model(str(folder / name))
 
-    exact = converter("exact", network)
-    rounded = round_weights(network, images)
-    dynamic, static = (converter(name, rounded) for name in ("dynamic", "static"))
+    network.export(folder / "exact", verbose=False)
+    round_weights(network, images).export(folder / "rounded", verbose=False)
+    exact, dynamic, static = (converter(name) for name in ("exact", "rounded", "rounded"))
     dynamic.optimizations = static.optimizations = [tf.lite.Optimize.DEFAULT]
     static.representative_dataset = representative
     converters: dict[EngineName, Any] = {

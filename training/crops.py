@@ -8,7 +8,7 @@ from PIL import Image
 
 from service.manifest import Input
 from service.preprocess import Floats, Pixels, scale
-from training.data import Labels
+from training.data import Labels, one_hot
 
 EPOCHS_A_PASS = 4  # over all images: an interruption costs minutes, not an hour
 BATCH_SIZE = 128
@@ -72,8 +72,3 @@ class Crops(keras.utils.PyDataset):
 def steps_an_epoch(images: int) -> int:
     """Batches of an epoch."""
     return math.ceil(images / BATCH_SIZE / EPOCHS_A_PASS)
-
-
-def one_hot(labels: Labels, classes: int) -> Floats:
-    """Labels (n,) -> (n, classes)."""
-    return np.asarray(keras.utils.to_categorical(labels, classes), np.float32)

@@ -100,6 +100,11 @@ def check_labels(names: Sequence[str], source: Path) -> None:
         raise DataError(f"{source}: expected classes of different names, got two of {twice}")
 
 
+def one_hot(labels: Labels, classes: int) -> Floats:
+    """Labels (n,) -> (n, classes)."""
+    return np.eye(classes, dtype=np.float32)[labels]
+
+
 def hold_out(split: Split, fraction: float, seed: int) -> tuple[Split, Split]:
     """Carve a validation split off, at random, the same share of every class."""
     rest, held = (

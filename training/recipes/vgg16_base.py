@@ -19,8 +19,8 @@ from keras import layers
 from service.manifest import Cover, Input, Output, Scale
 from service.preprocess import scale
 from training.card import Card
-from training.crops import Crops, one_hot, steps_an_epoch
-from training.data import check_labels, hold_out_indices, sha256_of
+from training.crops import Crops, steps_an_epoch
+from training.data import check_labels, hold_out_indices, one_hot, sha256_of
 from training.drawings import goldfish
 from training.errors import DataError
 from training.evaluation import classification_metrics
