@@ -16,6 +16,7 @@ from tqdm import tqdm
 from service.preprocess import Floats
 
 LEVELS = 127  # the converter's grid, for each output channel: -127 to 127 times a scale
+MOST_INPUTS = 8192  # to a layer: their moments and what is made of them take 2 GiB
 ROWS = 8192  # of inputs to a layer that its errors are weighed with
 CHUNK = 50  # images whose rows are multiplied at once: a product of few rows is all overhead
 DAMPING = 0.01  # of the mean square of an input
@@ -25,12 +26,13 @@ BLOCK = 128  # rows that are rounded before those after them hear of it
 def round_weights(network: keras.Model, images: Floats) -> keras.Model:
     """A copy whose convolutions and dense layers have weights that 8 bits hold exactly.
 
-    images (n, height, width, channels) are what the network may be given, about 400 of them.
+    images (n, height, width, channels) are what the network may be given, about 400 of them. Layers
+    of more than MOST_INPUTS stay as they are: the converter rounds each weight to its nearest.
     """
     rounded = keras.models.clone_model(network)
     rounded.set_weights(network.get_weights())
     layers = [layer for layer in network.layers if _can_be_rounded(layer)]
-    moments = _moments(network, layers, images)
+    moments = _moments(network, layers, images) if layers else {}
     for layer in tqdm(layers, "round"):
         kernel, *bias = layer.get_weights()
         flat = kernel.reshape(-1, kernel.shape[-1])
@@ -73,8 +75,10 @@ def round_to_grid(weights: np.ndarray, moments: np.ndarray) -> Floats:
 
 def _can_be_rounded(layer: keras.layers.Layer) -> bool:
     if isinstance(layer, keras.layers.Conv2D):
-        return layer.groups == 1
-    return isinstance(layer, keras.layers.Dense)
+        can = layer.groups == 1
+    else:
+        can = isinstance(layer, keras.layers.Dense)
+    return can and math.prod(layer.kernel.shape[:-1]) <= MOST_INPUTS
 
 
 def _moments(

@@ -373,6 +373,7 @@ FOURTH = '''
                 network=network,
                 validation=validation.images,
                 validation_truth=validation.labels,
+                calibration=training.images,
                 metrics=classification_metrics(test.labels, answers, LABELS),
                 sample=Image.new("RGB", (30, 20), (230, 240, 250)),
                 dataset="drawn",

@@ -10,7 +10,7 @@ pytest.importorskip("tensorflow", reason="windows are cut out with TensorFlow")
 import keras
 
 from service.preprocess import Floats
-from training.rounding import LEVELS, round_to_grid, round_weights
+from training.rounding import LEVELS, MOST_INPUTS, round_to_grid, round_weights
 
 
 def grid(weights: Floats) -> Floats:
@@ -80,6 +80,15 @@ def test_network_answers_nearly_the_same(padding: str, strides: int) -> None:
     exact = network.predict_on_batch(images)
     ours, theirs = (np.abs(n.predict_on_batch(images) - exact).mean() for n in (rounded, nearest))
     assert ours < theirs
+
+
+def test_layer_of_too_many_inputs_stays_as_it_is() -> None:
+    inputs = keras.Input((2, MOST_INPUTS // 2 + 1, 1))
+    network = keras.Model(inputs, keras.layers.Dense(3)(keras.layers.Flatten()(inputs)))
+    images = np.ones((2, *inputs.shape[1:]), np.float32)
+    rounded = round_weights(network, images)
+    for before, after in zip(network.get_weights(), rounded.get_weights(), strict=True):
+        np.testing.assert_array_equal(after, before)
 
 
 def build(padding: str, strides: int) -> Any:
