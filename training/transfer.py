@@ -8,6 +8,7 @@ from pathlib import Path
 
 import keras
 from keras import layers
+from keras.optimizers.schedules import CosineDecay
 from PIL import Image
 
 from service.manifest import MAX_SIDE, Cover, Input, Output
@@ -39,13 +40,13 @@ class Stage:
     name: str
     tunes_base: bool
     learning_rate: float
+    """At first; it falls on a cosine to 0 (Loshchilov, Hutter 2017, arXiv:1608.03983)."""
     epochs: int
-    patience: int
 
 
 STAGES = (
-    Stage("head", tunes_base=False, learning_rate=1e-3, epochs=20, patience=4),
-    Stage("fine-tuning", tunes_base=True, learning_rate=1e-5, epochs=20, patience=5),
+    Stage("head", tunes_base=False, learning_rate=1e-3, epochs=10),
+    Stage("fine-tuning", tunes_base=True, learning_rate=1e-5, epochs=20),
 )
 
 
@@ -177,26 +178,27 @@ def train(
     histories = []
     for stage in STAGES:
         epochs = options.epochs or (1 if options.smoke else stage.epochs)
-        print(f"Stage {stage.name}: up to {epochs} epochs")
+        print(f"Stage {stage.name}: {epochs} epochs")
+        folder = checkpoints / stage.name
+        done = epochs_done(folder)
+        batches = Batches(photos, photos.training, spec, seed=options.seed, epoch=done)
         for name in NAMES:
             network.get_layer(name).trainable = stage.tunes_base
         with computing_in(policy):  # it says whether the loss is scaled
             model = keras.Sequential([network.input, *augmentation(), network])
             model.compile(
-                keras.optimizers.Adam(stage.learning_rate),
+                keras.optimizers.Adam(CosineDecay(stage.learning_rate, epochs * len(batches))),
                 "categorical_crossentropy",
                 metrics=["accuracy"],
             )
-        folder = checkpoints / stage.name
-        done = epochs_done(folder)
         histories.append(
             fit(
                 model,
-                Batches(photos, photos.training, spec, seed=options.seed, epoch=done),
+                batches,
                 Batches(photos, photos.validation, spec),
                 checkpoints=folder,
                 epochs=epochs,
-                patience=stage.patience,
+                patience=epochs,
                 monitor="val_loss",
             )
         )
