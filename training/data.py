@@ -19,7 +19,7 @@ from service.preprocess import Floats, preprocess
 from training.errors import DataError
 
 Labels = npt.NDArray[np.int64]
-MAX_LABEL = 200  # characters, in a manifest
+MAX_LABEL_CHARACTERS = 200  # in a manifest
 
 
 @dataclass(frozen=True)
@@ -90,9 +90,9 @@ def check(images: np.ndarray, shape: tuple[int, ...], labels: Labels, classes: i
 def check_labels(names: Sequence[str], source: Path) -> None:
     """Raise DataError unless a manifest takes these names of classes."""
     for name in names:
-        if not 1 <= len(name) <= MAX_LABEL or not name.isprintable():
+        if not 1 <= len(name) <= MAX_LABEL_CHARACTERS or not name.isprintable():
             raise DataError(
-                f"{source}: expected classes named with up to {MAX_LABEL} characters that can be "
+                f"{source}: expected names of up to {MAX_LABEL_CHARACTERS} characters that can be "
                 f"printed, got {name!r:.250}"
             )
     twice = sorted({name for name in names if names.count(name) > 1})

@@ -41,15 +41,16 @@ def write_engines(
 
     inputs are validation images as the network takes them, truth their labels (n,) or the images
     that a denoiser should give, calibration images that 8 bits are fitted to, sample the one image
-    that every engine must give the same label. Raises ExportError for weights beyond half
-    precision, answers that are no numbers, and where none of LiteRT's engines is right.
+    that every engine must give the same label. Raises ExportError for weights that half precision
+    does not hold, answers that are no numbers, and where none of LiteRT's engines is right.
     """
     model = folder / "model.keras"
     network.save(model)
     if network.count_params() > HALF_ABOVE:
         halve_weights(model)
+    stored = keras.saving.load_model(model, compile=False)
+    _check_stored(network, stored)
     with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
-        stored = keras.saving.load_model(model, compile=False)
         files = convert(stored, calibration, Path(scratch))
         running: dict[EngineName, RunningEngine] = {
             "keras": KerasEngine(model, "cpu"),
@@ -117,6 +118,15 @@ def _alike(engines: Engines, running: dict[EngineName, RunningEngine], sample: F
     """Those that give the sample the label that Keras gives it."""
     labels = {name: int(running[name].predict(sample)[0].argmax()) for name in engines}
     return {name: engine for name, engine in engines.items() if labels[name] == labels["keras"]}
+
+
+def _check_stored(network: keras.Model, stored: keras.Model) -> None:
+    for tested, kept in zip(network.get_weights(), stored.get_weights(), strict=True):
+        if not np.array_equal(tested, kept):
+            raise ExportError(
+                f"expected a network whose weights float16 holds, for it has more than "
+                f"{HALF_ABOVE:,} parameters: call training.half.round_to_half before testing it"
+            )
 
 
 def _check_conversion(lite: Engine | None) -> None:

@@ -11,12 +11,13 @@ from typing import Any
 import keras
 import numpy as np
 
-from training.data import Split
+from training.data import Split, one_hot
 from training.errors import TrainingError
 
 History = dict[str, list[float]]
 
 HISTORY_FILE = "history.csv"
+OTHER_OPTIMIZER = "Skipping variable loading for optimizer"  # how Keras's warning begins
 
 
 def seed_everything(seed: int) -> None:
@@ -35,15 +36,16 @@ def fit(
     *,
     checkpoints: Path,
     epochs: int,
-    patience: int,
+    patience: int | None = None,
     monitor: str,
     batch_size: int | None = None,
 ) -> History:
-    """Train `model` until `monitor` has not improved for `patience` epochs; keep the best weights.
+    """Train for `epochs`, or until `patience` go by without a better `monitor`; keep the best.
 
     A run that was interrupted goes on where it stopped, from `checkpoints`, and one that had ended
     is not run again; who calls removes that when nothing more can go wrong. Returns each metric by
-    epoch, and the seconds that it took. Raises TrainingError if no epoch's `monitor` is a number.
+    epoch, and the seconds that it took. Raises TrainingError if no epoch's `monitor` is a number,
+    or if the interrupted run's optimizer was another.
     """
     checkpoints.mkdir(parents=True, exist_ok=True)
     log, best = checkpoints / HISTORY_FILE, checkpoints / "best.weights.h5"
@@ -53,15 +55,18 @@ def fit(
         return read_history(log)
     mode = "max" if "accuracy" in monitor else "min"
     earlier = read_history(log).get(monitor, [])
-    best_so_far = earlier[best_epoch({monitor: earlier}, monitor) - 1] if earlier else None
+    numbers = not np.isnan(earlier).all()  # False of none, too
+    best_so_far = earlier[best_epoch({monitor: earlier}, monitor) - 1] if numbers else math.nan
     if earlier:
         print(f"Resuming after epoch {len(earlier)}; best {monitor} so far {best_so_far:.4f}")
     callbacks = [
         _KeepBest(best, monitor, mode, best_so_far),
-        _ResumableEarlyStopping(earlier, monitor=monitor, patience=patience, mode=mode),
         _TimedCSVLogger(log, append=True),
         _Backup(checkpoints / "backup", delete_checkpoint=False, double_checkpoint=True),
     ]
+    if patience is not None:
+        stopping = _ResumableEarlyStopping(earlier, monitor=monitor, patience=patience, mode=mode)
+        callbacks.append(stopping)
     model.fit(
         *(training if isinstance(training, tuple) else (training,)),
         validation_data=validation,
@@ -82,7 +87,7 @@ def fit(
 def _load(model: keras.Model, weights: Path) -> None:
     """The weights alone: the optimizer's state is that of another epoch."""
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Skipping variable loading for optimizer")
+        warnings.filterwarnings("ignore", OTHER_OPTIMIZER)
         model.load_weights(weights)
 
 
@@ -114,8 +119,8 @@ def fit_classifier(
     )
     return fit(
         model,
-        (training.images, keras.utils.to_categorical(training.labels, classes)),
-        (validation.images, keras.utils.to_categorical(validation.labels, classes)),
+        (training.images, one_hot(training.labels, classes)),
+        (validation.images, one_hot(validation.labels, classes)),
         batch_size=batch_size,
         epochs=epochs,
         **how,
@@ -125,11 +130,11 @@ def fit_classifier(
 class _KeepBest(keras.callbacks.Callback):
     """Saves the weights when they are the best so far; an interruption leaves a whole file."""
 
-    def __init__(self, path: Path, monitor: str, mode: str, best_so_far: float | None) -> None:
+    def __init__(self, path: Path, monitor: str, mode: str, best_so_far: float) -> None:
         super().__init__()
         self._path, self._monitor = path, monitor
         self._sign = 1 if mode == "max" else -1
-        self._best = -np.inf if best_so_far is None else self._sign * best_so_far
+        self._best = -np.inf if math.isnan(best_so_far) else self._sign * best_so_far
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:  # noqa: ARG002  (Keras's names)
         """Save beside, then take the place of the earlier file at once."""
@@ -163,9 +168,17 @@ class _Backup(keras.callbacks.BackupAndRestore):
 
     def _load_model(self) -> None:
         try:
-            super()._load_model()
+            with warnings.catch_warnings(record=True) as caught:
+                warnings.simplefilter("always")
+                super()._load_model()
         except ValueError as error:  # a file that was closed before all was written
             raise OSError(str(error)) from error
+        for warning in caught:
+            if str(warning.message).startswith(OTHER_OPTIMIZER):
+                raise TrainingError(
+                    f"expected an interrupted run of this recipe in {self.backup_dir}, got one of "
+                    f"another form of it: remove the folder to begin again ({warning.message})"
+                )
 
 
 class _ResumableEarlyStopping(keras.callbacks.EarlyStopping):
@@ -178,7 +191,7 @@ class _ResumableEarlyStopping(keras.callbacks.EarlyStopping):
     def on_train_begin(self, logs: Any = None) -> None:
         """Take up the values of the epochs before the interruption."""
         super().on_train_begin(logs)
-        if self._earlier:
+        if not np.isnan(self._earlier).all():
             kept = best_epoch({self.monitor: self._earlier}, self.monitor) - 1
             self.best, self.best_epoch = self._earlier[kept], kept
             self.wait = len(self._earlier) - 1 - kept
@@ -201,5 +214,5 @@ def epochs_done(checkpoints: Path) -> int:
 
 def best_epoch(history: History, monitor: str) -> int:
     """The epoch, from 1, whose weights were kept."""
-    pick = np.argmax if "accuracy" in monitor else np.argmin
+    pick = np.nanargmax if "accuracy" in monitor else np.nanargmin
     return int(pick(history[monitor])) + 1

@@ -59,6 +59,8 @@ def _by_class(folder: Path, most_of_each: int | None) -> dict[str, list[Path]]:
     if len(folders) < 2:
         got = f"{len(folders)} folders and {loose} files" if entries else "nothing"
         raise DataError(f"{folder.absolute()}: {SHAPE}; got {got}")
+    if loose:
+        print(f"Not used, beside the folders of classes in {shown(folder)}: {loose} files")
     check_labels([path.name for path in folders], folder.absolute())
     for path in folders:
         if any(_named(path, names) for names in SPLITS):

@@ -15,7 +15,7 @@ from service.manifest import Input, Scale
 from service.preprocess import Pixels
 from training.data import Labels, hold_out_indices
 from training.errors import DataError
-from training.folders import find_photos, shown
+from training.folders import Files, shown
 
 HELD_OUT = 0.15  # of each class, for a split that has no folder
 MAX_BYTES, MAX_PIXELS = 100_000_000, 100_000_000
@@ -31,21 +31,15 @@ class Photos:
     labels: Labels
     training: Labels
     validation: Labels
-    """Held out of what is trained on; decides when training stops."""
+    """Held out of what is trained on; decides which epoch's weights are kept."""
     test: Labels
     """What nothing else touches: a folder `validation`, where there is none named `test`."""
     sha256: str
     """Of all names and bytes."""
 
 
-def read_photos(
-    folder: Path, spec: Input, scratch: Path, seed: int, most_of_each: int | None = None
-) -> Photos:
-    """Read a folder of class folders, or some of each class and split of it.
-
-    Raises DataError that says what was expected.
-    """
-    files = find_photos(folder, most_of_each)
+def read_photos(folder: Path, files: Files, spec: Input, scratch: Path, seed: int) -> Photos:
+    """Read what `find_photos` found in a folder; raises DataError that says what was expected."""
     classes = tuple(files[0])
     flat = [
         (path, split, classes.index(name))
@@ -118,7 +112,7 @@ def _split(
     if not len(validation):
         training, validation = _hold_out(training, labels, seed)
     if not len(validation):
-        print("Too few photos to hold any out: those to train on decide when training stops")
+        print("Too few photos to hold any out: those to train on decide which epoch is kept")
         validation = training
     return training, validation, test
 

@@ -15,11 +15,15 @@ from matplotlib import pyplot as plt
 DPI = 100
 
 
-def plot_curves(history: History, monitor: str, path: Path) -> None:
-    """Loss and metrics by epoch, training and validation; the kept epoch is marked."""
+def plot_curves(history: History, monitor: str, path: Path, last: int | None = None) -> None:
+    """Loss and metrics by epoch, training and validation; the kept epoch is marked.
+
+    It is the best of the `last` ones, or of all.
+    """
     names = [name for name in history if f"val_{name}" in history]
     figure, axes = plt.subplots(1, len(names), figsize=(5 * len(names), 4), squeeze=False)
-    kept = best_epoch(history, monitor)
+    before = 0 if last is None else len(history[monitor]) - last
+    kept = before + best_epoch({monitor: history[monitor][before:]}, monitor)
     for axis, name in zip(axes[0], names, strict=True):
         epochs = np.arange(1, len(history[name]) + 1)
         axis.plot(epochs, history[name], label="training (augmented)")

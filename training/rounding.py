@@ -16,6 +16,7 @@ from tqdm import tqdm
 from service.preprocess import Floats
 
 LEVELS = 127  # the converter's grid, for each output channel: -127 to 127 times a scale
+LEAST_WEIGHTS = 1024  # of a layer: the converter leaves smaller ones as they are
 MOST_INPUTS = 8192  # to a layer: their moments and what is made of them take 2 GiB
 ROWS = 8192  # of inputs to a layer that its errors are weighed with
 CHUNK = 50  # images whose rows are multiplied at once: a product of few rows is all overhead
@@ -27,7 +28,7 @@ def round_weights(network: keras.Model, images: Floats) -> keras.Model:
     """A copy whose convolutions and dense layers have weights that 8 bits hold exactly.
 
     images (n, height, width, channels) are what the network may be given, about 400 of them. Layers
-    of more than MOST_INPUTS stay as they are: the converter rounds each weight to its nearest.
+    of more than MOST_INPUTS or less than LEAST_WEIGHTS stay as they are.
     """
     rounded = keras.models.clone_model(network)
     rounded.set_weights(network.get_weights())
@@ -78,7 +79,9 @@ def _can_be_rounded(layer: keras.layers.Layer) -> bool:
         can = layer.groups == 1
     else:
         can = isinstance(layer, keras.layers.Dense)
-    return can and math.prod(layer.kernel.shape[:-1]) <= MOST_INPUTS
+    if not can or math.prod(layer.kernel.shape) < LEAST_WEIGHTS:
+        return False
+    return math.prod(layer.kernel.shape[:-1]) <= MOST_INPUTS
 
 
 def _moments(

@@ -2,11 +2,13 @@
 
 import argparse
 import hashlib
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import keras
+import numpy as np
 from keras import layers
 from keras.optimizers.schedules import CosineDecay
 from PIL import Image
@@ -19,6 +21,7 @@ from training.errors import DataError
 from training.evaluation import classification_metrics, confusion
 from training.export import CALIBRATION_IMAGES, Trained, export
 from training.fit import History, epochs_done, fit, join, seed_everything
+from training.folders import find_photos
 from training.half import round_to_half
 from training.options import Options, at_least_one
 from training.photos import Photos, read_photos
@@ -44,6 +47,7 @@ class Stage:
     epochs: int
 
 
+LEAST_STEPS = 200  # of a stage: a few photos make few steps an epoch
 STAGES = (
     Stage("head", tunes_base=False, learning_rate=1e-3, epochs=10),
     Stage("fine-tuning", tunes_base=True, learning_rate=1e-5, epochs=20),
@@ -92,24 +96,25 @@ def train_on_photos(task: Task, options: Options) -> Path:
     """Data, network, train, evaluate, export; returns the artifact's folder."""
     assert options.data is not None
     seed_everything(options.seed)
+    files = find_photos(options.data, SMOKE_PHOTOS if options.smoke else None)
+    classes = tuple(files[0])
+    if task.classes is not None and classes != task.classes:
+        raise DataError(
+            f"{options.data.absolute()}: expected the classes {', '.join(task.classes)}, got "
+            f"{', '.join(classes)}; `transfer` takes any"
+        )
     base = load_base(options.arguments["base"])
     pixels = options.arguments["size"]
     policy = options.arguments["precision"] or best_policy()
     spec = Input(shape=(pixels, pixels, 3), color="rgb", resize=Cover(), scale=base.scale)
-    most = SMOKE_PHOTOS if options.smoke else None
-    photos = read_photos(options.data, spec, options.checkpoints, options.seed, most)
-    if task.classes is not None and photos.classes != task.classes:
-        raise DataError(
-            f"{options.data.absolute()}: expected the classes {', '.join(task.classes)}, got "
-            f"{', '.join(photos.classes)}; `transfer` takes any"
-        )
+    photos = read_photos(options.data, files, spec, options.checkpoints, options.seed)
     counts = (
         f"{len(photos.training)} photos to train on, {len(photos.validation)} for validation, "
         f"{len(photos.test)} to test with"
     )
     print(f"{counts}, of {', '.join(photos.classes)}; on {base.name}")
     started_from = hashlib.sha256((photos.sha256 + base.sha256).encode()).hexdigest()
-    checkpoints = options.checkpoints_of(started_from)
+    checkpoints = options.checkpoints_of(started_from) / policy
     history, network = train(
         photos, base, spec, policy=policy, checkpoints=checkpoints, options=options
     )
@@ -175,13 +180,14 @@ def train(
     with computing_in(policy):
         network = classifier(classes, pixels, dropout=DROPOUT)
     set_weights(network, base.weights)
-    histories = []
+    histories, kept = [], []
     for stage in STAGES:
-        epochs = options.epochs or (1 if options.smoke else stage.epochs)
-        print(f"Stage {stage.name}: {epochs} epochs")
         folder = checkpoints / stage.name
         done = epochs_done(folder)
         batches = Batches(photos, photos.training, spec, seed=options.seed, epoch=done)
+        enough = max(stage.epochs, math.ceil(LEAST_STEPS / len(batches)))
+        epochs = options.epochs or (1 if options.smoke else enough)
+        print(f"Stage {stage.name}: {epochs} epochs")
         for name in NAMES:
             network.get_layer(name).trainable = stage.tunes_base
         with computing_in(policy):  # it says whether the loss is scaled
@@ -198,10 +204,12 @@ def train(
                 Batches(photos, photos.validation, spec),
                 checkpoints=folder,
                 epochs=epochs,
-                patience=epochs,
                 monitor="val_loss",
             )
         )
+        kept.append(network.get_weights())
+    losses = [np.nanmin(history["val_loss"]) for history in histories]
+    network.set_weights(kept[int(np.argmin(losses))])  # fine-tuning does not always help
     plain = classifier(classes, pixels)
     for name in (*NAMES, "logits"):
         plain.get_layer(name).set_weights(network.get_layer(name).get_weights())

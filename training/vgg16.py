@@ -11,7 +11,7 @@ from keras import layers
 
 from service.artifact import Artifact, verify
 from service.errors import ArtifactError
-from service.manifest import Scale, read_manifest
+from service.manifest import Manifest, Scale, read_manifest
 from training.errors import TrainingError
 
 IMAGENET = "imagenet"
@@ -147,6 +147,7 @@ def _of_artifact(folder: Path) -> Base:
         verify(Artifact(folder, manifest))
         network = keras.saving.load_model(folder / manifest.engines["keras"].file, compile=False)
         weights = {name: network.get_layer(name).get_weights() for name in NAMES}
+        _check_shapes(weights)
     except (ArtifactError, KeyError, ValueError) as error:
         raise TrainingError(
             f"--base: expected {IMAGENET} or the folder of an artifact that has VGG16's "
@@ -154,11 +155,27 @@ def _of_artifact(folder: Path) -> Base:
         ) from error
     return Base(
         f"{manifest.name} {manifest.version}",
-        f"models/{manifest.name}/{manifest.version}",
+        _shown(folder, manifest),
         manifest.input.scale,
         weights,
         _sha256(weights),
     )
+
+
+def _check_shapes(weights: Weights) -> None:
+    expected = keras.Model(inputs := keras.Input((SHRINKAGE, SHRINKAGE, 3)), convolutions(inputs))
+    for name, arrays in weights.items():
+        shapes = [tuple(array.shape) for array in arrays]
+        wanted = [tuple(variable.shape) for variable in expected.get_layer(name).weights]
+        if shapes != wanted:
+            raise ValueError(f"{name} has weights of the shapes {shapes}, not {wanted}")
+
+
+def _shown(folder: Path, manifest: Manifest) -> str:
+    """A path that means the same in another checkout, as far as there is one."""
+    if folder.resolve().is_relative_to(Path.cwd()):
+        return folder.resolve().relative_to(Path.cwd()).as_posix()
+    return f"models/{manifest.name}/{manifest.version}"
 
 
 def _sha256(weights: Weights) -> str:

@@ -12,9 +12,14 @@ from training.measure import Engines
 QUICK, SLOW = {"1": 1.0, "8": 4.0}, {"1": 2.0, "8": 16.0}
 
 
-def engine(milliseconds: dict[str, float], accuracy: float = 0.9, agreement: float = 1.0) -> Engine:
+def engine(
+    milliseconds: dict[str, float],
+    accuracy: float = 0.9,
+    agreement: float = 1.0,
+    difference: float = 0.1,
+) -> Engine:
     return Engine(
-        max_abs_difference=0.1,
+        max_abs_difference=difference,
         accuracy=accuracy,
         label_agreement=agreement,
         milliseconds=milliseconds,
@@ -61,6 +66,16 @@ def test_every_batch_size_counts_alike() -> None:
     # Twice as fast alone, less than twice as slow in batches of 8.
     assert choose(candidates(engine({"1": 1.0, "8": 26.0})))["cpu"] == "litert-int8"
     assert choose(candidates(engine({"1": 1.0, "8": 34.0})))["cpu"] == "litert"
+
+
+@pytest.mark.parametrize(
+    ("times", "chosen"), [(1.05, "litert-dynamic-int8"), (1.15, "litert-int8")]
+)
+def test_of_engines_as_fast_as_each_other_the_most_exact_is_chosen(
+    times: float, chosen: EngineName
+) -> None:
+    slower = engine({size: times * each for size, each in QUICK.items()}, difference=0.05)
+    assert choose(candidates(engine(QUICK)) | {"litert-dynamic-int8": slower})["cpu"] == chosen
 
 
 def test_keras_is_no_choice_for_a_cpu_however_fast() -> None:

@@ -55,7 +55,7 @@ def interrupted_in(epoch: int) -> Any:
 
 
 def run(
-    model: Any, folder: Path, epochs: int = 6, patience: int = 10, monitor: str = "val_loss"
+    model: Any, folder: Path, epochs: int = 6, patience: int | None = 10, monitor: str = "val_loss"
 ) -> Any:
     return fit(
         model,
@@ -259,6 +259,32 @@ def test_loss_that_is_no_number_ends_with_a_message_every_time(tmp_path: Path) -
                 monitor="val_loss",
                 batch_size=len(ONES),
             )
+
+
+def test_epoch_without_a_number_is_no_best_one_after_an_interruption(tmp_path: Path) -> None:
+    interrupt(tmp_path, 4)
+    log = tmp_path / "history.csv"
+    head, first, *rest = log.read_text().splitlines()
+    columns = dict(zip(head.split(","), first.split(","), strict=True)) | {"val_loss": "nan"}
+    log.write_text("\n".join([head, ",".join(columns.values()), *rest]) + "\n")
+    model = one_weight()
+    assert best_epoch(run(model, tmp_path, patience=2), "val_loss") == BEST_EPOCH
+    assert weight(model) == pytest.approx(BEST_WEIGHT)
+
+
+def test_run_without_patience_has_all_its_epochs(tmp_path: Path) -> None:
+    assert len(run(one_weight(), tmp_path, epochs=8, patience=None)["loss"]) == 8
+
+
+def test_run_of_another_optimizer_is_not_resumed(tmp_path: Path) -> None:
+    interrupt(tmp_path, 4)
+    model = one_weight()
+    model.compile(keras.optimizers.Adam(), "mse", metrics=[accuracy])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)  # as above
+        with pytest.raises(TrainingError, match=r"run of this recipe .* remove the folder"):
+            run(model, tmp_path)
+        gc.collect()
 
 
 def test_resuming_is_silent_about_the_optimizer(tmp_path: Path) -> None:

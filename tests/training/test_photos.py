@@ -11,6 +11,7 @@ pytest.importorskip("tqdm", reason="training needs tqdm")
 
 from service.manifest import Cover, Input
 from training.errors import DataError
+from training.folders import find_photos
 from training.photos import Photos, read_photos
 
 SPEC = Input(shape=(8, 8, 3), color="rgb", resize=Cover())
@@ -29,7 +30,7 @@ def draw_classes(folder: Path, count: int = 10) -> None:
 
 
 def read(folder: Path, seed: int = 1) -> Photos:
-    return read_photos(folder, SPEC, folder.parent / "scratch", seed)
+    return read_photos(folder, find_photos(folder, None), SPEC, folder.parent / "scratch", seed)
 
 
 def splits(photos: Photos) -> list[int]:
@@ -99,7 +100,8 @@ def test_two_photos_of_a_class_are_enough(folder: Path, capsys: pytest.CaptureFi
 def test_some_of_each_class_and_split_may_be_read(folder: Path) -> None:
     draw_classes(folder / "train", 9)
     draw_classes(folder / "test", 5)
-    photos = read_photos(folder, SPEC, folder.parent / "scratch", 1, most_of_each=3)
+    files = find_photos(folder, most_of_each=3)
+    photos = read_photos(folder, files, SPEC, folder.parent / "scratch", 1)
     assert splits(photos) == [4, 2, 6]
 
 
@@ -206,7 +208,7 @@ def test_class_without_photos_to_test_with_is_refused_before_anything_is_trained
 def test_folder_whose_name_is_no_label_is_refused(folder: Path, name: str) -> None:
     draw_classes(folder)
     draw(folder / name, 3, 128)
-    assert "expected classes named with up to 200 characters that can be printed" in refusal(folder)
+    assert "expected names of up to 200 characters that can be printed" in refusal(folder)
 
 
 def test_file_with_a_name_in_another_encoding_is_read(
@@ -240,3 +242,12 @@ def test_what_lies_beside_the_splits_is_told_of(
     draw_classes(folder / "more")
     read(folder)
     assert f"Not used, beside train: {folder / 'more'}" in capsys.readouterr().out
+
+
+def test_files_beside_the_folders_of_classes_are_told(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    draw_classes(folder)
+    draw(folder, 2, 100)
+    read(folder)
+    assert f"beside the folders of classes in {folder}: 2 files" in capsys.readouterr().out

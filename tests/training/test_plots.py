@@ -67,6 +67,18 @@ def test_curves_have_one_panel_a_metric(tmp_path: Path) -> None:
         assert image.size == (500, 400)
 
 
+def test_kept_epoch_is_the_best_of_the_last_ones(tmp_path: Path) -> None:
+    best_is_second, best_is_third = HISTORY, HISTORY | {"val_loss": [0.7, 0.9, 0.8]}
+    plot_curves(best_is_third, "val_loss", tmp_path / "all.png")
+    plot_curves(best_is_third, "val_loss", tmp_path / "last.png", last=2)
+    plot_curves(best_is_second, "val_loss", tmp_path / "same.png")
+    plot_curves(best_is_second, "val_loss", tmp_path / "same-of-last.png", last=2)
+    files = {name: (tmp_path / f"{name}.png").read_bytes() for name in ("all", "last")}
+    assert files["all"] != files["last"]
+    same = {(tmp_path / f"{name}.png").read_bytes() for name in ("same", "same-of-last")}
+    assert len(same) == 1
+
+
 def test_curves_of_other_numbers_look_different(tmp_path: Path) -> None:
     worse = HISTORY | {"val_loss": [1.1, 1.2, 1.3]}
     plot_curves(HISTORY, "val_loss", tmp_path / "first.png")

@@ -91,12 +91,19 @@ def test_layer_of_too_many_inputs_stays_as_it_is() -> None:
         np.testing.assert_array_equal(after, before)
 
 
+def test_layer_that_the_converter_leaves_alone_stays_as_it_is() -> None:
+    inputs = keras.Input((1, 1, 255))
+    network = keras.Model(inputs, keras.layers.Dense(4)(inputs))
+    rounded = round_weights(network, np.ones((2, 1, 1, 255), np.float32))
+    np.testing.assert_array_equal(rounded.get_weights()[0], network.get_weights()[0])
+
+
 def build(padding: str, strides: int) -> Any:
     """Two convolutions and a dense layer with random weights and biases."""
     keras.utils.set_random_seed(0)
     layers = keras.layers
     inputs = keras.Input((12, 12, 2))
-    x = layers.Conv2D(16, 3, padding=padding, activation="relu", name="first")(inputs)
-    x = layers.Conv2D(16, 3, padding=padding, strides=strides, name="second")(x)
+    x = layers.Conv2D(64, 3, padding=padding, activation="relu", name="first")(inputs)
+    x = layers.Conv2D(32, 3, padding=padding, strides=strides, name="second")(x)
     x = layers.GlobalAveragePooling2D()(layers.ReLU()(x))
-    return keras.Model(inputs, layers.Dense(5, name="last")(x))
+    return keras.Model(inputs, layers.Dense(32, name="last")(x))

@@ -11,6 +11,7 @@ import argparse
 import re
 from pathlib import Path
 
+from training.data import check_labels
 from training.drawings import shapes
 from training.errors import DataError
 from training.options import Options
@@ -38,6 +39,7 @@ def run(options: Options) -> Path:
         raise DataError("expected a folder of photos: --data FOLDER")
     given = options.arguments["name"]
     folder = options.data.resolve().name
+    check_labels([folder], options.data.absolute())  # it goes into the card
     name = given or re.sub(r"[^a-z0-9]+", "-", folder.lower()).strip("-")[:63] or "photos"
     task = Task(
         name=name,

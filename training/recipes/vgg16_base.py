@@ -99,9 +99,9 @@ def run(options: Options) -> Path:
             )
     print(f"{len(taught)} training and {len(held)} validation images of {len(labels)} classes")
 
-    checkpoints = options.checkpoints_of(next(iter(digest.values())))
     policy = options.arguments["precision"] or best_policy()
-    history, network = train(
+    checkpoints = options.checkpoints_of(next(iter(digest.values()))) / policy
+    histories, network = train(
         packed, taught, held, policy=policy, checkpoints=checkpoints, options=options
     )
 
@@ -112,7 +112,8 @@ def run(options: Options) -> Path:
     print(f"Test accuracy {metrics['accuracy']:.4f} on {len(tested)} images")
 
     def draw_figures(target: Path) -> None:
-        plot_curves(history, "val_accuracy", target / "curves.png")
+        last = len(histories[-1]["loss"])  # the stage whose best weights were kept
+        plot_curves(join(histories), "val_accuracy", target / "curves.png", last)
 
     return export(
         Trained(
@@ -129,7 +130,7 @@ def run(options: Options) -> Path:
             sample=goldfish(),
             dataset=f"{packed.path.stem}: {len(taught)} images to train on",
             dataset_sha256=digest,
-            seconds=sum(history["seconds"]),
+            seconds=sum(join(histories)["seconds"]),
             card=CARD,
             draw_figures=draw_figures,
         ),
@@ -171,8 +172,8 @@ def train(
     policy: str,
     checkpoints: Path,
     options: Options,
-) -> tuple[History, keras.Model]:
-    """Train in stages of growing images; returns the history and the plain network."""
+) -> tuple[list[History], keras.Model]:
+    """Train in stages of growing images; returns their histories and the plain network."""
     classes = len(packed.classes)
     most = options.epochs or (1 if options.smoke else max(stage.epochs for stage in STAGES))
     with computing_in(policy):
@@ -212,14 +213,13 @@ def train(
                 (validation, one_hot(packed.labels[held], classes)),
                 checkpoints=folder,
                 epochs=epochs,
-                patience=epochs,
                 monitor="val_accuracy",
             )
         )
     plain = classifier(classes, SIDE)
     set_weights(plain, fold(network) | {"logits": network.get_layer("logits").get_weights()})
     round_to_half(plain)
-    return join(histories), plain
+    return histories, plain
 
 
 def build(classes: int) -> keras.Model:
