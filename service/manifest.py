@@ -131,7 +131,7 @@ class Engine(Part):
     accuracy: float | None = Field(default=None, ge=0, le=1)
     psnr_db: FiniteFloat | None = None
     milliseconds: dict[BatchSize, float] = Field(min_length=1)
-    """Of one batch, by its size; none larger is served."""
+    """Of one batch, by its size; none larger is served on a CPU, unless the settings say so."""
 
     @property
     def best_batch(self) -> int:

@@ -15,7 +15,7 @@ from training.evaluation import as_posted, mean_psnr
 
 COMPARISON_BATCH = 50
 TIMED_BATCHES = (1, 8, 32)
-MAX_BATCH_S = 0.5  # a batch that takes longer is not served
+MAX_BATCH_S = 0.5  # a batch that takes longer is not served on a CPU
 TIMED_ROUNDS = 20
 
 Engines = dict[EngineName, Engine]

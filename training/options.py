@@ -46,7 +46,7 @@ class Options:
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the options that all recipes share."""
     parser.add_argument(
-        "--smoke", action="store_true", help="a few hundred images, under a minute, a poor model"
+        "--smoke", action="store_true", help="a few hundred images, a minute or a few, a poor model"
     )
     parser.add_argument(
         "--out",

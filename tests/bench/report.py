@@ -110,11 +110,16 @@ def _closed_loop(results: Results) -> str:
         rows.append([system, workers, rates, p50s, p99s, *ratios])
     notes = [f"{system}: skipped, {reason}" for system, reason in results.skipped.items()]
     for system in (*OURS, *results.loads):
-        loads = [load for count in counts for load in results.of(system, count)]
-        if errors := sum(load.errors for load in loads):
-            share = errors / sum(load.requests for load in loads)
-            notes.append(f"{system}: {share:.1%} of its requests failed and do not count")
+        notes += _failures(system, [load for count in counts for load in results.of(system, count)])
     return "\n\n".join([_markdown(rows), *notes])
+
+
+def _failures(system: str, loads: Sequence[Load]) -> list[str]:
+    errors = sum(load.errors for load in loads)
+    if not errors:
+        return []
+    share = errors / sum(load.requests for load in loads)
+    return [f"{system}: {share:.1%} of its requests failed and do not count"]
 
 
 def _photos(results: Results) -> str:
@@ -129,7 +134,9 @@ def _photos(results: Results) -> str:
     p99 = median(our.p99_ms / their.p99_ms for our, their in pairs)
     rows.append(["ratio, side by side", f"{rate:.2f}x", "", f"{p99:.2f}x"])
     sizes = [f"{size}: {ms:.1f} ms" for size, ms in results.photo_ms.items()]
-    return "\n".join([_markdown(rows), "", f"Median at one connection, {', '.join(sizes)}."])
+    notes = [note for system, loads in results.photos.items() for note in _failures(system, loads)]
+    at_one = f"Median at one connection, {', '.join(sizes)}."
+    return "\n\n".join([_markdown(rows), at_one, *notes])
 
 
 def _open_loop(runs: Sequence[Mapping[str, Any]]) -> str:
