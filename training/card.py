@@ -11,7 +11,7 @@ def classification_results(manifest: Manifest) -> str:
     metrics = manifest.metrics
     count = round(metrics["test_count"])
     lines = [
-        f"On the test split ({count:,} images, used once): accuracy "
+        f"On the test split ({count:,} images, none of them trained on): accuracy "
         f"**{metrics['accuracy']:.4f}**, macro F1 {metrics['f1_macro']:.4f}, macro one-versus-rest "
         f"ROC AUC {metrics['roc_auc_ovr_macro']:.4f}.",
         "",

@@ -2,7 +2,8 @@
 
 Data: --data FOLDER (default: data/cats-vs-dogs) with train/{cat,dog} and validation/{cat,dog}, such
 as Kaggle's Dogs vs. Cats (Asirra). The photos in validation/ are tested with, not trained on.
-About an hour on 2 CPU cores at 128 pixels. Expect a test accuracy of 0.97 on ImageNet's weights.
+Three quarters of an hour on 2 CPU cores at 96 pixels. Expect a test accuracy of 0.9 on this
+project's own base (0.906; 0.892 with a constant learning rate), of 0.97 on ImageNet's weights.
 """
 
 from pathlib import Path
@@ -25,8 +26,8 @@ TASK = Task(
         "of this project and must not be redistributed."
     ),
     limits=(
-        "Pets of North American shelters, near and in daylight. A cat or a dog at the edge of the "
-        "photo, far away or half hidden is often mistaken."
+        "Pets of North American shelters, most of them near and in daylight. About one answer in "
+        "ten is wrong; a cat is called a dog more often than a dog a cat."
     ),
     dataset="Dogs vs. Cats (Asirra)",
     sample=cat,

@@ -4,7 +4,7 @@ Data: --data FOLDER with one folder of images for each class, FOLDER/cat/1.jpg; 
 FOLDER/train and, if you like, FOLDER/validation and FOLDER/test. Splits that have no folder of
 their own are held out.
 First a new head learns on frozen convolutions, then all of it at a very low learning rate.
-A thousand photos take about half an hour on 2 CPU cores.
+A thousand photos take about half an hour on 2 CPU cores at 96 pixels, at 224 five times as long.
 """
 
 import argparse
