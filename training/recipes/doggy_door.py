@@ -2,7 +2,7 @@
 
 Data: --data FOLDER (default: data/doggy-door) with train/{bo,not_bo} and valid/{bo,not_bo}. The
 photos in valid/ are tested with, not trained on.
-A few minutes on 2 CPU cores. Expect 27 of the 30 photos or more to be named right.
+Ten minutes on 2 CPU cores at 96 pixels. Expect 27 of the 30 photos or more to be named right.
 """
 
 from pathlib import Path
