@@ -7,6 +7,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from service.manifest import read_manifest
 from tests.exposition import parsed, value
 from tests.server import CHECKOUT, bentoml_command, command, environment, free_port, running, serve
 from tests.service.test_front import UPGRADE
@@ -95,7 +96,8 @@ def test_server_serves_the_models_that_it_is_told(tmp_path: Path) -> None:
         names = httpx.get(f"{server.url}/v1/models").json()["models"]
         text_log = server.log.read_text()
     assert names == ["fashion-mnist-dense", "fashion-mnist-mlp"]
-    assert "loaded model=fashion-mnist-mlp version=1 engine=litert-int8 device=cpu" in text_log
+    engine = read_manifest(CHECKOUT / "models/fashion-mnist-mlp/1").engine["cpu"]
+    assert f"loaded model=fashion-mnist-mlp version=1 engine={engine} device=cpu" in text_log
 
 
 def test_answer_after_the_deadline_is_504(tmp_path: Path) -> None:

@@ -4,7 +4,8 @@ import pytest
 
 pytest.importorskip("tensorflow", reason="engines are made with TensorFlow")
 
-from service.manifest import Engine, EngineName
+from service.manifest import Engine, EngineName, read_manifest
+from tests.conftest import SHIPPED_MODELS
 from training.engines import choose
 from training.errors import ExportError
 from training.measure import Engines
@@ -97,3 +98,9 @@ def test_denoiser_may_lose_a_tenth_of_a_decibel(psnr_db: float, chosen: str) -> 
         "litert-int8": denoiser(QUICK, psnr_db),
     }
     assert choose(engines)["cpu"] == chosen
+
+
+@pytest.mark.parametrize("name", sorted(path.name for path in SHIPPED_MODELS.iterdir()))
+def test_shipped_model_is_served_with_what_the_rule_chooses(name: str) -> None:
+    manifest = read_manifest(SHIPPED_MODELS / name / "1")
+    assert choose(manifest.engines) == manifest.engine
