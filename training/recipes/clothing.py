@@ -3,7 +3,8 @@
 Data: --data FOLDER (default: data/clothing) with train/CLASS and validation/CLASS, such as the
 clothing-dataset-small of Alexey Grigorev (CC0). The photos in validation/ are tested with, not
 trained on.
-About an hour and a half on 2 CPU cores at 128 pixels.
+Forty minutes on 2 CPU cores at 96 pixels with --epochs 10. Expect a test accuracy of 0.7 on this
+project's own base.
 """
 
 from pathlib import Path
@@ -26,8 +27,9 @@ TASK = Task(
         "Grigorev and released as CC0; no photo is part of this project."
     ),
     limits=(
-        "Shirts, T-shirts and long sleeves are the hardest to tell apart. There are few skirts and "
-        "hats to learn from."
+        "More than a quarter of its answers are wrong. Every second dress, hat or shirt is missed; "
+        "T-shirts and long sleeves are taken for each other. There are few skirts and hats to learn "
+        "from."
     ),
     dataset="clothing-dataset-small (Alexey Grigorev), CC0",
     sample=t_shirt,
