@@ -28,8 +28,8 @@ TASK = Task(
     ),
     limits=(
         "More than a quarter of its answers are wrong. Every second dress, hat or shirt is missed; "
-        "T-shirts and long sleeves are taken for each other. There are few skirts and hats to learn "
-        "from."
+        "T-shirts and long sleeves are taken for each other. There are few skirts and hats to "
+        "learn from."
     ),
     dataset="clothing-dataset-small (Alexey Grigorev), CC0",
     sample=t_shirt,
