@@ -66,7 +66,7 @@ def models(folder: Path) -> Path:
     out = folder.parent / "models"
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder.parent)
-        command = ["transfer", "--data", folder, "--base", BASE, "--size", "32", "--epochs", "4"]
+        command = ["transfer", "--data", folder, "--base", BASE, "--size", "32", "--epochs", "10"]
         assert main([*map(str, command), "--out", str(out)]) == 0
     return out
 
