@@ -75,13 +75,11 @@ def round_to_grid(weights: np.ndarray, moments: np.ndarray) -> Floats:
 
 
 def _can_be_rounded(layer: keras.layers.Layer) -> bool:
-    if isinstance(layer, keras.layers.Conv2D):
-        can = layer.groups == 1
-    else:
-        can = isinstance(layer, keras.layers.Dense)
-    if not can or math.prod(layer.kernel.shape) < LEAST_WEIGHTS:
+    whole_convolution = isinstance(layer, keras.layers.Conv2D) and layer.groups == 1
+    if not (whole_convolution or isinstance(layer, keras.layers.Dense)):
         return False
-    return math.prod(layer.kernel.shape[:-1]) <= MOST_INPUTS
+    *inputs, outputs = layer.kernel.shape
+    return math.prod(inputs) <= MOST_INPUTS and math.prod(inputs) * outputs >= LEAST_WEIGHTS
 
 
 def _moments(
