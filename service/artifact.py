@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from service.errors import ArtifactError
-from service.manifest import MANIFEST_FILE, ExpectedImage, Manifest, read_manifest
+from service.manifest import MANIFEST_FILE, Device, ExpectedImage, Manifest, read_manifest
 
 
 @dataclass(frozen=True)
@@ -48,23 +48,42 @@ def _read(folder: Path) -> Artifact:
     return Artifact(folder, manifest)
 
 
-def verify(artifact: Artifact) -> None:
-    """Check every file's size and SHA-256; raises ArtifactError that names the file."""
-    for name, expected in artifact.manifest.files.items():
-        path = artifact.path(name)
-        if not path.is_file():
-            raise ArtifactError(f"{path} is missing: expected a file of {expected.bytes} bytes")
-        content = path.read_bytes()
-        if len(content) != expected.bytes:
-            raise ArtifactError(f"{path}: expected {expected.bytes} bytes, got {len(content)}")
-        digest = hashlib.sha256(content).hexdigest()
-        if digest != expected.sha256:
-            raise ArtifactError(f"{path}: expected SHA-256 {expected.sha256}, got {digest}")
-    sample = artifact.manifest.sample
-    needed = [sample.file]
-    if isinstance(sample.expected, ExpectedImage):
-        needed.append(sample.expected.file)
-    needed += [engine.file for engine in artifact.manifest.engines.values() if engine.file]
-    for name in needed:
-        if name not in artifact.manifest.files:
-            raise ArtifactError(f"{artifact.folder}: {name} is used but not listed under files")
+def verify(artifact: Artifact, device: Device | None = None) -> None:
+    """Check every file's size and SHA-256; raises ArtifactError that names the file.
+
+    For a device, only what serving on it takes has to be there: an image of the service for CPUs
+    leaves out the networks for GPUs.
+    """
+    manifest = artifact.manifest
+    engines = manifest.engines
+    used = _sample_files(manifest)
+    used |= {engine.file for engine in engines.values() if engine.file}
+    unlisted = sorted(used - manifest.files.keys())
+    if unlisted:
+        raise ArtifactError(
+            f"{artifact.folder}: {', '.join(unlisted)} is used but not listed under files"
+        )
+    needed = set(manifest.files)
+    if device is not None and device in manifest.engine:
+        needed = _sample_files(manifest) | {str(engines[manifest.engine[device]].file)}
+    for name in manifest.files:
+        if name in needed or artifact.path(name).exists():
+            _check(artifact, name)
+
+
+def _sample_files(manifest: Manifest) -> set[str]:
+    expected = manifest.sample.expected
+    answer = {expected.file} if isinstance(expected, ExpectedImage) else set()
+    return {manifest.sample.file} | answer
+
+
+def _check(artifact: Artifact, name: str) -> None:
+    path, expected = artifact.path(name), artifact.manifest.files[name]
+    if not path.is_file():
+        raise ArtifactError(f"{path} is missing: expected a file of {expected.bytes} bytes")
+    content = path.read_bytes()
+    if len(content) != expected.bytes:
+        raise ArtifactError(f"{path}: expected {expected.bytes} bytes, got {len(content)}")
+    digest = hashlib.sha256(content).hexdigest()
+    if digest != expected.sha256:
+        raise ArtifactError(f"{path}: expected SHA-256 {expected.sha256}, got {digest}")

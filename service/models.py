@@ -63,7 +63,7 @@ def load_models(artifacts: list[Artifact], settings: Settings, metrics: Metrics)
     threads = max(1, cpu_limit() // settings.workers)
     loaded: list[Model] = []
     for artifact in artifacts:
-        verify(artifact)
+        verify(artifact, device)
         try:
             model = Model(artifact, choose_engine(artifact, device, threads), settings, metrics)
             model.prove()

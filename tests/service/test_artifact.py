@@ -137,6 +137,27 @@ def test_missing_file_is_named(artifact_folder: Path, name: str) -> None:
         verify(artifact_in(artifact_folder))
 
 
+def test_what_serving_on_a_cpu_does_not_take_may_be_absent(artifact_folder: Path) -> None:
+    for name in ("model.keras", "curves.png", "confusion.png"):
+        (artifact_folder / name).unlink()
+    verify(artifact_in(artifact_folder), "cpu")
+    with pytest.raises(ArtifactError, match="model.keras is missing"):
+        verify(artifact_in(artifact_folder), "gpu")
+
+
+@pytest.mark.parametrize("name", ["model.tflite", "sample.png"])
+def test_what_serving_on_a_cpu_takes_may_not_be_absent(artifact_folder: Path, name: str) -> None:
+    (artifact_folder / name).unlink()
+    with pytest.raises(ArtifactError, match=f"{name} is missing"):
+        verify(artifact_in(artifact_folder), "cpu")
+
+
+def test_altered_file_that_is_not_served_is_noticed(artifact_folder: Path) -> None:
+    (artifact_folder / "model.keras").write_bytes(b"altered")
+    with pytest.raises(ArtifactError, match="model.keras: expected"):
+        verify(artifact_in(artifact_folder), "cpu")
+
+
 def test_folder_in_place_of_a_file_is_a_missing_file(artifact_folder: Path) -> None:
     path = artifact_folder / "sample.png"
     path.unlink()
