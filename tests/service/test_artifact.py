@@ -141,7 +141,7 @@ def test_what_serving_on_a_cpu_does_not_take_may_be_absent(artifact_folder: Path
     for name in ("model.keras", "curves.png", "confusion.png"):
         (artifact_folder / name).unlink()
     verify(artifact_in(artifact_folder), "cpu")
-    with pytest.raises(ArtifactError, match="model.keras is missing"):
+    with pytest.raises(ArtifactError, match=r"model\.keras is missing"):
         verify(artifact_in(artifact_folder), "gpu")
 
 
@@ -154,7 +154,7 @@ def test_what_serving_on_a_cpu_takes_may_not_be_absent(artifact_folder: Path, na
 
 def test_altered_file_that_is_not_served_is_noticed(artifact_folder: Path) -> None:
     (artifact_folder / "model.keras").write_bytes(b"altered")
-    with pytest.raises(ArtifactError, match="model.keras: expected"):
+    with pytest.raises(ArtifactError, match=r"model\.keras: expected"):
         verify(artifact_in(artifact_folder), "cpu")
 
 
