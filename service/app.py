@@ -9,6 +9,7 @@ from pathlib import Path
 from PIL import Image
 
 from service.artifact import find_artifacts
+from service.drain import Drain
 from service.errors import StartError
 from service.gpus import take_gpu
 from service.handlers import Handlers
@@ -16,6 +17,7 @@ from service.log import configure_logging
 from service.metrics import Metrics
 from service.models import load_models
 from service.settings import Settings
+from service.tokens import read_tokens
 
 # The folder whose files all workers of a server share; BentoML hands this name down to its workers.
 METRICS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
@@ -27,7 +29,9 @@ GC_THRESHOLDS = (100_000, 50, 1000)
 class App:
     """The loaded models of one process and what answers for them."""
 
-    def __init__(self, settings: Settings, worker: int | None = None) -> None:
+    def __init__(
+        self, settings: Settings, worker: int | None = None, drain: Drain | None = None
+    ) -> None:
         """Load and prove every model; raises StartError. A `worker` by number takes its GPU."""
         configure_logging(settings.log_format)
         # Pillow's own limit is lower than what a setting may allow; decode checks first.
@@ -39,6 +43,8 @@ class App:
         shared = os.environ.get(METRICS_FOLDER)
         folder = Path(shared) if shared else None
         self.settings = settings
+        self.drain = drain or Drain()
+        self.tokens = read_tokens(settings.api_tokens_file)
         self.metrics = Metrics(manifests, folder, worker or 0, is_on=settings.metrics)
         self.models = load_models(artifacts, settings, self.metrics)
         self.handlers = Handlers(self.models, settings)

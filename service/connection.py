@@ -20,9 +20,9 @@ from uvicorn.server import ServerState
 
 from service import tracing
 from service.app import App
+from service.errors import VitrineError
 from service.front import FORMS, conclude, image_route
 from service.handlers import answer
-from service.model import Model
 from service.request import Request
 from service.response import Response, error_response
 
@@ -97,9 +97,11 @@ class Connection(HttpToolsProtocol):
         self._holds = False
         exchange = self._exchange()
         request = self._request(exchange)
-        model = self._vitrine.models.by_path.get(self._path)
-        if model is not None and model.is_full:
-            self._refuse(model, request, exchange)
+        refusal = self._refusal(request)
+        if refusal is not None:
+            self._write(error_response(refusal), request, exchange)
+            conclude(self._vitrine, request, refusal.status)
+            self.on_response_complete()
             return
         self.cycle = self._running = exchange  # type: ignore[assignment]
         task = self.loop.create_task(self._answer(request, exchange))
@@ -129,13 +131,17 @@ class Connection(HttpToolsProtocol):
         if body:
             super().on_body(body)
 
-    def _refuse(self, model: Model, request: Request, exchange: "_Exchange") -> None:
+    def _refusal(self, request: Request) -> VitrineError | None:
+        """What to answer at once to a stranger, or where the model's queue takes nothing more."""
+        denial = self._vitrine.tokens.denial(request.headers)
+        if denial is not None:
+            return denial
+        model = self._vitrine.models.by_path.get(self._path)
+        if model is None or not model.is_full:
+            return None
         request.protocol = "v1"
         request.model, request.version = model.manifest.name, model.manifest.version
-        response = error_response(model.overload())
-        self._write(response, request, exchange)
-        conclude(self._vitrine, request, response.status)
-        self.on_response_complete()
+        return model.overload()
 
     async def _answer(self, request: Request, exchange: "_Exchange") -> None:
         app, status = self._vitrine, 500
@@ -165,6 +171,8 @@ class Connection(HttpToolsProtocol):
         return Request(scope, exchange.receive)
 
     def _write(self, response: Response, request: Request, exchange: "_Exchange") -> None:
+        if self._vitrine.drain.is_on:
+            exchange.keep_alive = False
         headers = [*self.server_state.default_headers, *response.header_list(request.request_id)]
         if not exchange.keep_alive:
             headers.append((b"connection", b"close"))

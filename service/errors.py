@@ -3,6 +3,7 @@
 VitrineError
 ├── RequestError              the caller can mend it
 │   ├── BadInput          400
+│   ├── Unauthorized      401
 │   ├── UnknownModel      404
 │   ├── UnknownRoute      404
 │   ├── WrongMethod       405
@@ -38,6 +39,17 @@ class RequestError(VitrineError):
 
 class BadInput(RequestError):
     """An image or a parameter that cannot be used."""
+
+
+class Unauthorized(RequestError):
+    """No token, or none that is known."""
+
+    status = 401
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """WWW-Authenticate (RFC 6750, section 3)."""
+        return {"WWW-Authenticate": 'Bearer realm="vitrine"'}
 
 
 class UnknownModel(RequestError):

@@ -66,9 +66,7 @@ class Front:
         reply = _Reply(send, request)
         status = 500
         try:
-            work = image_route(app.handlers, request)
-            limit_s = app.settings.request_timeout_s
-            response = await answer(work, request, limit_s) if work else _page(app, request)
+            response = await _respond(app, request)
             if response is None:
                 await self._inner(scope, receive, reply)
                 status = reply.status
@@ -76,6 +74,8 @@ class Front:
                 status = response.status
                 if self._on_answer is not None:
                     self._on_answer(request)
+                if app.drain.is_on:
+                    response = response.closing()
                 await response.send(send, request.request_id)
         except Exception:
             if reply.status:  # what has begun cannot be replaced
@@ -83,6 +83,17 @@ class Front:
             await error_response(unexpected_error(request)).send(send, request.request_id)
         finally:
             conclude(app, request, status)
+
+
+async def _respond(app: App, request: Request) -> Response | None:
+    """The answer to a request; None where BentoML may have a page."""
+    denial = None if request.path in PROBES else app.tokens.denial(request.headers)
+    if denial is not None:
+        return error_response(denial)
+    work = image_route(app.handlers, request)
+    if work is not None:
+        return await answer(work, request, app.settings.request_timeout_s)
+    return _page(app, request)
 
 
 def image_route(handlers: Handlers, request: Request) -> Coroutine[Any, Any, Response] | None:
@@ -104,7 +115,7 @@ def image_route(handlers: Handlers, request: Request) -> Coroutine[Any, Any, Res
 
 
 def _page(app: App, request: Request) -> Response | None:
-    """The answer to everything else; None where BentoML may have a page."""
+    """The answer to what is no image; None where BentoML may have a page."""
     path = request.path
     allowed: tuple[str, ...]
     if path in _PAGES:
@@ -128,6 +139,8 @@ def _page(app: App, request: Request) -> Response | None:
             return app.handlers.list_models()
         case "/livez" | "/readyz" if app.metrics.is_any_engine_failing():
             return error_response(Unavailable("expected engines that work, got one that fails"))
+        case "/readyz" if app.drain.is_on:
+            return error_response(Unavailable("expected to go on serving, got told to end"))
         case _:
             # A worker that has started has proven its models on their samples.
             return json_response({"status": "ready" if path == "/readyz" else "alive"})

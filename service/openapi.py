@@ -5,7 +5,7 @@ from typing import Any
 
 Json = dict[str, Any]
 
-_ERROR_STATUSES = (400, 404, 405, 413, 415, 503, 504)
+_ERROR_STATUSES = (400, 401, 404, 405, 413, 415, 503, 504)
 
 _SCORE: Json = {
     "label": {"type": "string", "example": "Ankle boot"},
@@ -19,6 +19,14 @@ _IMAGE: Json = {"type": "string", "format": "binary"}
 def _form(**fields: Json) -> Json:
     return {"type": "object", "required": ["image"], "properties": {"image": _IMAGE} | fields}
 
+
+SECURITY_SCHEMES: Json = {
+    "bearer": {
+        "type": "http",
+        "scheme": "bearer",
+        "description": "Needed where VITRINE_API_TOKENS_FILE is set.",
+    }
+}
 
 SCHEMAS: Json = {
     "ClassifyForm": _form(

@@ -1,7 +1,8 @@
 """What goes back to the client: a body and its headers, or an error as `{"error": …}`."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Self
 
 import orjson
 from starlette.types import Send
@@ -19,6 +20,10 @@ class Response:
     media_type: str = JSON
     status: int = 200
     headers: Mapping[str, str] = field(default_factory=dict)
+
+    def closing(self) -> Self:
+        """The same, but the connection is closed after it (RFC 9112, section 9.6)."""
+        return replace(self, headers={**self.headers, "Connection": "close"})
 
     async def send(self, send: Send, request_id: str, kind: str = "http") -> None:
         """Send it over ASGI; `kind` is "websocket.http" to deny a WebSocket."""

@@ -19,6 +19,7 @@ from starlette.types import ASGIApp
 
 from service import openapi, tracing
 from service.app import App, settle, stop_on_error
+from service.drain import drain_on_sigterm
 from service.front import fronted
 from service.handlers import CLASSIFIER, DENOISER, TOP_K
 from service.settings import read_settings
@@ -71,7 +72,7 @@ class VitrineService(Service["Vitrine"]):
             spec.paths[path].post["responses"] = responses
         paths = {path: PathItem(**operations) for path, operations in openapi.PATHS.items()}
         schemas = {name: Schema(**schema) for name, schema in openapi.SCHEMAS.items()}
-        components = {"schemas": schemas}
+        components = {"schemas": schemas, "securitySchemes": openapi.SECURITY_SCHEMES}
         paths = {path: item for path, item in spec.paths.items() if path != "/healthz"} | paths
         return attrs.evolve(spec, info=info, paths=paths, components=components)
 
@@ -116,6 +117,8 @@ class Vitrine:
     def settle(self) -> None:
         """Leave what is loaded alone from now on."""
         settle()
+        if SETTINGS.drain_s:
+            drain_on_sigterm(self.app.drain, SETTINGS.drain_s)
 
     # Declared for BentoML's clients and its OpenAPI page. The front answers both routes itself: on
     # BentoML's own way a request costs 0.3 ms more, and 0.8 KB are held until its timeout is over.

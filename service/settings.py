@@ -22,14 +22,19 @@ _SERVICE_LINK = re.compile(
 )
 
 
-def cpu_limit() -> int:
-    """Whole CPUs that this process may use: the cgroup's quota, else the cores it may run on."""
+def cpu_quota() -> float:
+    """CPUs that this process may use: the cgroup's quota, else the cores it may run on."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     try:
         quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
-        return max(1, min(cores or 1, int(quota) // int(period)))
+        return min(cores or 1, int(quota) / int(period))
     except (OSError, ValueError):  # no cgroup v2, or the quota is "max"
         return cores or 1
+
+
+def cpu_limit() -> int:
+    """Whole CPUs that this process may use, at least one."""
+    return max(1, int(cpu_quota()))
 
 
 def default_workers(device: str) -> int:
@@ -69,6 +74,10 @@ class Settings(BaseModel):
     """Bytes of one request's body."""
     request_timeout_s: float = Field(default=30.0, gt=0, allow_inf_nan=False)
     """Seconds from the first byte to the answer; after that 504."""
+    drain_s: float = Field(default=0.0, ge=0, allow_inf_nan=False)
+    """Seconds after SIGTERM in which `/readyz` is 503 while requests are still taken."""
+    api_tokens_file: Path | None = None
+    """File with the SHA-256 of each bearer token that is taken, one a line; none lets all in."""
     metrics: bool = True
     """Whether `/metrics` is there."""
     log_requests: bool = False

@@ -19,6 +19,7 @@ from functools import partial
 from multiprocessing.process import BaseProcess
 
 from service.app import METRICS_FOLDER
+from service.drain import Drain
 from service.errors import SettingsError, StartError
 from service.log import configure_logging, logger
 from service.settings import Settings
@@ -86,6 +87,9 @@ class Supervisor:
         self._is_serving = False
         self._is_accepting = False
         self._is_stopping = False
+        self._drain = Drain()
+        self._stop_at: float | None = None
+        """When to end, once it is draining."""
 
     def run(self) -> None:
         """Serve until a signal; raises StartError if a worker cannot start at all."""
@@ -93,12 +97,13 @@ class Supervisor:
         signal.set_wakeup_fd(self._signals_end.fileno())
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, _wake_up)
-        self._watch(self._signals, self._stop)
+        self._watch(self._signals, self._heed)
         gc.collect()
         gc.freeze()  # so that no worker's collector writes on the pages that all share
         try:
             while self._workers or not self._is_stopping:
                 self._start_missing()
+                self._stop_when_drained()
                 for key, _ in self._selector.select(self._pause_s()):
                     key.data()
         finally:
@@ -109,9 +114,12 @@ class Supervisor:
         self._selector.register(source, selectors.EVENT_READ, act)
 
     def _pause_s(self) -> float | None:
-        if not self._to_start or self._is_stopping:
+        if self._is_stopping:
             return None
-        return max(0.0, min(self._to_start.values()) - time.monotonic())
+        due = [*self._to_start.values()]
+        if self._stop_at is not None:
+            due.append(self._stop_at)
+        return max(0.0, min(due) - time.monotonic()) if due else None
 
     def _start_missing(self) -> None:
         now = time.monotonic()
@@ -140,7 +148,7 @@ class Supervisor:
             theirs.close()
         for worker in self._workers:
             worker.channel.close()
-        run_worker(self._settings, number, channel, self._closed)
+        run_worker(self._settings, number, channel, self._closed, self._drain)
 
     def _hear(self, worker: _Worker) -> None:
         """A worker is ready, cannot start, or has ended."""
@@ -220,18 +228,36 @@ class Supervisor:
         logger.error("worker %d ended with %s", worker.number, worker.process.exitcode)
         self._to_start[worker.number] = time.monotonic() + RESTART_PAUSE_S
 
+    def _heed(self) -> None:
+        """A signal: drain first where that is asked for, and end; at once if asked again."""
+        (number,) = self._signals.recv(1)
+        drain_s = self._settings.drain_s
+        if number == signal.SIGTERM and drain_s and self._is_serving and not self._drain.is_on:
+            logger.info("draining", extra={"fields": {"drain_s": drain_s}})
+            self._drain.begin()
+            self._stop_at = time.monotonic() + drain_s
+        else:
+            self._stop()
+
+    def _stop_when_drained(self) -> None:
+        due = self._stop_at is not None and self._stop_at <= time.monotonic()
+        if due and not self._is_stopping:
+            self._stop()
+
     def _stop(self) -> None:
-        """Accept nothing more and ask the workers to end; at once if asked again."""
-        self._signals.recv(1)
+        """Accept nothing more and ask the workers to end; at once if they have been asked."""
+        was_stopping, self._is_stopping = self._is_stopping, True
+        if not was_stopping:
+            if self._is_accepting:
+                self._accept()  # what has come meanwhile
+            self._accept_or_not()
+            self._listener.close()
+            self._drain.begin()
         for worker in self._workers:
-            if self._is_stopping or not worker.is_ready:
+            if was_stopping or not worker.is_ready:
                 worker.process.kill()
             else:
                 worker.process.terminate()
-        if not self._is_stopping:
-            self._is_stopping = True
-            self._accept_or_not()
-            self._listener.close()
 
 
 def _wake_up(_number: int, _frame: object) -> None:

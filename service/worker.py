@@ -15,12 +15,14 @@ from uvicorn.server import ServerState
 from service import tracing
 from service.app import App, settle
 from service.connection import Connection
+from service.drain import Drain
 from service.errors import StartError
 from service.front import fronted
 from service.pages import LazyPages
 from service.settings import Settings
 
 READY = b"ready"
+LINGER_S = 0.05  # uvicorn closes a connection whose first request has come but is not read yet
 STOP_MARGIN_S = 5  # beyond the longest request, for a client that does not read its answer
 
 Closed: TypeAlias = "memoryview[int]"
@@ -63,6 +65,7 @@ class AdoptingServer(uvicorn.Server):
         self._adopt()
         asyncio.get_running_loop().remove_reader(self._channel)
         await asyncio.gather(*self._adopting, return_exceptions=True)
+        await asyncio.sleep(LINGER_S)
         await super().shutdown(sockets)
 
     def _adopt(self) -> None:
@@ -94,14 +97,16 @@ class AdoptingServer(uvicorn.Server):
             self._on_lost()
 
 
-def run_worker(settings: Settings, number: int, channel: socket.socket, closed: Closed) -> None:
+def run_worker(
+    settings: Settings, number: int, channel: socket.socket, closed: Closed, drain: Drain
+) -> None:
     """Load the models, then serve until SIGTERM; what stops the start goes through the channel."""
 
     def note_closed() -> None:
         closed[number] += 1
 
     try:
-        app = App(settings, number)
+        app = App(settings, number, drain)
         asgi = fronted(LazyPages(settings), lambda: app)
     except StartError as error:
         channel.sendall(str(error).encode())

@@ -4,10 +4,11 @@ from collections.abc import Iterator
 import pytest
 
 from service import errors
-from service.errors import RequestError, StartError, Unavailable, VitrineError
+from service.errors import RequestError, StartError, Unauthorized, Unavailable, VitrineError
 
 CONTRACT = {
     "BadInput": 400,
+    "Unauthorized": 401,
     "UnknownModel": 404,
     "UnknownRoute": 404,
     "WrongMethod": 405,
@@ -61,5 +62,9 @@ def test_overload_says_when_to_come_back(seconds: int, header: str) -> None:
     assert Unavailable("overloaded", seconds).headers == {"Retry-After": header}
 
 
-def test_only_overload_sets_headers() -> None:
-    assert [error for error in ALL if error("so").headers] == [Unavailable]
+def test_stranger_is_told_how_to_be_known() -> None:
+    assert Unauthorized("no token").headers == {"WWW-Authenticate": 'Bearer realm="vitrine"'}
+
+
+def test_only_overload_and_denial_set_headers() -> None:
+    assert [error for error in ALL if error("so").headers] == [Unauthorized, Unavailable]

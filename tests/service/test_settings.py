@@ -68,6 +68,9 @@ def test_empty_environment_gives_the_defaults() -> None:
         ("max_images_per_request", "4", 4),
         ("max_request_bytes", "5000", 5000),
         ("request_timeout_s", "0.5", 0.5),
+        ("drain_s", "7.5", 7.5),
+        ("drain_s", "0", 0),
+        ("api_tokens_file", "/etc/tokens", Path("/etc/tokens")),
         ("log_requests", "false", False),
         ("log_requests", "0", False),
         ("log_format", "json", "json"),
@@ -94,6 +97,8 @@ def test_setting_is_read_by_its_prefixed_name(name: str, text: str, value: objec
         ("VITRINE_MAX_IMAGE_PIXELS", "0"),
         ("VITRINE_REQUEST_TIMEOUT_S", "0"),
         ("VITRINE_REQUEST_TIMEOUT_S", "30s"),
+        ("VITRINE_DRAIN_S", "-1"),
+        ("VITRINE_DRAIN_S", "inf"),
         ("VITRINE_LOG_REQUESTS", "maybe"),
         ("VITRINE_LOG_FORMAT", "xml"),
     ],
@@ -115,7 +120,7 @@ def test_all_unusable_values_are_named_at_once() -> None:
 )
 def test_unknown_name_is_named(name: str) -> None:
     message = refusal({name: "1"})
-    assert message.startswith(f"unknown setting {name}: expected one of VITRINE_DEVICE, ")
+    assert message.startswith(f"unknown setting {name}: expected one of VITRINE_API_TOKENS_FILE, ")
 
 
 def test_all_unknown_names_are_named_at_once() -> None:
