@@ -4,6 +4,7 @@ import contextlib
 import gc
 import os
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 from PIL import Image
@@ -18,6 +19,7 @@ from service.metrics import Metrics
 from service.models import load_models
 from service.settings import Settings
 from service.tokens import read_tokens
+from service.usage import limit_metrics, usage_metrics
 
 # The folder whose files all workers of a server share; BentoML hands this name down to its workers.
 METRICS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
@@ -46,8 +48,14 @@ class App:
         self.drain = drain or Drain()
         self.tokens = read_tokens(settings.api_tokens_file)
         self.metrics = Metrics(manifests, folder, worker or 0, is_on=settings.metrics)
+        if worker is not None:
+            self.metrics.worker_starts.inc()
         self.models = load_models(artifacts, settings, self.metrics)
         self.handlers = Handlers(self.models, settings)
+        self.metrics.watch(partial(limit_metrics, settings, self.models.names()))
+        if worker is not None:
+            self.metrics.watch(partial(usage_metrics, os.getppid()))
+            self.metrics.worker_ready.set(1)
 
     def close(self) -> None:
         """Let the models' threads end."""

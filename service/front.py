@@ -4,6 +4,7 @@ BentoML's own app lies inside of it and serves its pages; everything else is ans
 BentoML's middlewares, which would cost a request more than all of its own work.
 """
 
+import asyncio
 import re
 import time
 from collections.abc import Callable, Coroutine
@@ -93,7 +94,7 @@ async def _respond(app: App, request: Request) -> Response | None:
     work = image_route(app.handlers, request)
     if work is not None:
         return await answer(work, request, app.settings.request_timeout_s)
-    return _page(app, request)
+    return await _page(app, request)
 
 
 def image_route(handlers: Handlers, request: Request) -> Coroutine[Any, Any, Response] | None:
@@ -114,7 +115,7 @@ def image_route(handlers: Handlers, request: Request) -> Coroutine[Any, Any, Res
     return None
 
 
-def _page(app: App, request: Request) -> Response | None:
+async def _page(app: App, request: Request) -> Response | None:
     """The answer to what is no image; None where BentoML may have a page."""
     path = request.path
     allowed: tuple[str, ...]
@@ -132,7 +133,7 @@ def _page(app: App, request: Request) -> Response | None:
         case "/":
             return Response(PAGE.encode(), "text/html; charset=utf-8")
         case "/metrics" if app.settings.metrics:
-            return Response(app.metrics.expose(), CONTENT_TYPE)
+            return Response(await asyncio.to_thread(app.metrics.expose), CONTENT_TYPE)
         case "/metrics":
             return error_response(UnknownRoute("expected VITRINE_METRICS=true, got false"))
         case "/v1/models":

@@ -4,9 +4,11 @@ import contextlib
 import importlib.util
 import os
 import re
-from collections.abc import MutableMapping
+from collections.abc import Iterator, MutableMapping
 from dataclasses import dataclass
 from pathlib import Path
+
+from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 _DEVICE = re.compile(r"nvidia(\d+)")
@@ -69,3 +71,17 @@ def gpu_memory() -> list[GpuMemory]:
     with contextlib.suppress(pynvml.NVMLError):
         pynvml.nvmlShutdown()
     return found
+
+
+def gpu_metrics() -> Iterator[Metric]:
+    """The memory of every GPU as metrics, by all that use it."""
+    memory = GaugeMetricFamily(
+        "vitrine_gpu_memory_bytes",
+        "Memory of each GPU, by all that use it",
+        labels=("gpu", "name", "state"),
+    )
+    for gpu in gpu_memory():
+        memory.add_metric((str(gpu.number), gpu.name, "used"), gpu.used_bytes)
+        memory.add_metric((str(gpu.number), gpu.name, "total"), gpu.total_bytes)
+    if memory.samples:
+        yield memory

@@ -30,7 +30,6 @@ from service.counters import (
     open_values,
     total_values,
 )
-from service.gpus import GpuMemory
 from service.manifest import Manifest
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
@@ -176,6 +175,20 @@ class Metrics:
             ("model", "version"),
             ((model.name, model.version) for model in models),
         )
+        workers_ready = self._family(
+            GaugeMetricFamily,
+            "vitrine_workers_ready",
+            "Processes that serve; fewer than vitrine_workers where one cannot start",
+            (),
+            [()],
+        )
+        worker_starts = self._family(
+            CounterMetricFamily,
+            "vitrine_worker_starts_total",
+            "Times that a process was started to serve",
+            (),
+            [()],
+        )
         self._folder = folder
         self._is_on = is_on
         self._values = open_values(folder, worker, self._families[-1].end_slot)
@@ -191,9 +204,15 @@ class Metrics:
         self.engine_failing = {
             labels: Gauge(self._values, slot) for labels, slot in engine_failing.slots().items()
         }
-        for gauge in (*self.queue_depth.values(), *self.engine_failing.values()):
+        (self.worker_ready,) = self._gauges(workers_ready).values()
+        (self.worker_starts,) = self._counters(worker_starts).values()
+        for gauge in (
+            self.worker_ready,
+            *self.queue_depth.values(),
+            *self.engine_failing.values(),
+        ):
             gauge.set(0)  # what a worker of this number left when it died
-        self._gpu_memory: Callable[[], Iterable[GpuMemory]] = tuple
+        self._sources: list[Callable[[], Iterable[Metric]]] = []
         self._info = GaugeMetricFamily(
             "vitrine_model_info",
             "1 for every model that is served",
@@ -204,9 +223,9 @@ class Metrics:
         """Note what a model is served with."""
         self._info.add_metric((model.name, model.version, engine, device, sha256), 1)
 
-    def watch_gpus(self, memory: Callable[[], Iterable[GpuMemory]]) -> None:
-        """Ask for the GPUs' memory on every scrape."""
-        self._gpu_memory = memory
+    def watch(self, source: Callable[[], Iterable[Metric]]) -> None:
+        """Ask a source for more metrics on every scrape."""
+        self._sources.append(source)
 
     def is_any_engine_failing(self) -> bool:
         """Whether one of any worker does."""
@@ -223,21 +242,10 @@ class Metrics:
         """What prometheus_client asks a collector for."""
         totals = self._totals()
         yield self._info
-        yield from self._gpus()
+        for source in self._sources:
+            yield from source()
         for family in self._families:
             yield family.expose(totals)
-
-    def _gpus(self) -> Iterator[Metric]:
-        gpus = GaugeMetricFamily(
-            "vitrine_gpu_memory_bytes",
-            "Memory of each GPU, by all that use it",
-            labels=("gpu", "name", "state"),
-        )
-        for gpu in self._gpu_memory():
-            gpus.add_metric((str(gpu.number), gpu.name, "used"), gpu.used_bytes)
-            gpus.add_metric((str(gpu.number), gpu.name, "total"), gpu.total_bytes)
-        if gpus.samples:
-            yield gpus
 
     def _totals(self) -> npt.NDArray[np.float64]:
         if self._folder is None:

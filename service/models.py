@@ -6,7 +6,7 @@ from typing import Literal
 from service.artifact import Artifact, verify
 from service.engine import Engine, count_gpus, open_engine
 from service.errors import ArtifactError, SettingsError, StartError, UnknownModel
-from service.gpus import gpu_memory, keras_is_installed, let_memory_grow, visible_gpus
+from service.gpus import gpu_memory, gpu_metrics, keras_is_installed, let_memory_grow, visible_gpus
 from service.log import logger
 from service.manifest import Device
 from service.metrics import Metrics
@@ -93,7 +93,7 @@ def _announce(model: Model, metrics: Metrics) -> None:
 
 
 def _announce_gpus(metrics: Metrics) -> None:
-    metrics.watch_gpus(gpu_memory)
+    metrics.watch(gpu_metrics)
     for gpu in gpu_memory():
         fields = {"gpu": gpu.number, "name": gpu.name, "memory_bytes": gpu.total_bytes}
         logger.info("found", extra={"fields": fields})

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from service.gpus import gpu_memory, let_memory_grow, take_gpu, visible_gpus
+from service import gpus
+from service.gpus import GpuMemory, gpu_memory, let_memory_grow, take_gpu, visible_gpus
 
 
 @pytest.fixture
@@ -79,3 +80,16 @@ def test_lost_gpus_have_no_memory(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.skipif(Path("/dev/nvidiactl").exists(), reason="there is a GPU")
 def test_machine_without_gpus_has_no_memory_of_them() -> None:
     assert gpu_memory() == []
+
+
+def test_memory_of_every_gpu_is_a_metric(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gpus, "gpu_memory", lambda: [GpuMemory(1, "A GPU", 10, 100)])
+    (memory,) = gpus.gpu_metrics()
+    labels = {"gpu": "1", "name": "A GPU"}
+    found = [(sample.labels, sample.value) for sample in memory.samples]
+    assert found == [(labels | {"state": "used"}, 10), (labels | {"state": "total"}, 100)]
+
+
+def test_machine_without_gpus_has_no_metric_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gpus, "gpu_memory", list)
+    assert list(gpus.gpu_metrics()) == []

@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from prometheus_client.metrics_core import GaugeMetricFamily
 from prometheus_client.parser import text_string_to_metric_families
 
-from service.gpus import GpuMemory
 from service.manifest import read_manifest
 from service.metrics import STAGES, UNKNOWN_MODEL, Metrics
 from tests.exposition import Series, parsed, value
@@ -23,6 +23,8 @@ FAMILIES = {
     "vitrine_progressive_jpegs": {"model"},
     "vitrine_engine_failing": {"model", "version"},
     "vitrine_predictions": {"model", "label"},
+    "vitrine_workers_ready": set(),
+    "vitrine_worker_starts": set(),
     "vitrine_model_info": {"model", "version", "engine", "device", "sha256"},
 }
 CLASSIFIED = ("fashion-mnist", "1", "v1", "200")
@@ -230,14 +232,11 @@ def test_what_has_no_model_is_counted_as_unknown(metrics: Metrics, status: str) 
     assert value(series(metrics), "vitrine_requests_total", model="unknown", status=status) == 1
 
 
-def test_memory_of_the_gpus_is_asked_for_on_every_scrape(metrics: Metrics) -> None:
-    used = iter((10, 20))
-    metrics.watch_gpus(lambda: [GpuMemory(0, "A GPU", next(used), 100)])
+def test_sources_are_asked_on_every_scrape(metrics: Metrics) -> None:
+    numbers = iter((10, 20))
+    metrics.watch(lambda: [GaugeMetricFamily("vitrine_source", "", value=next(numbers))])
     for expected in (10, 20):
-        labels = (("gpu", "0"), ("name", "A GPU"), ("state", "used"))
-        assert series(metrics)["vitrine_gpu_memory_bytes", labels] == expected
-    metrics.watch_gpus(list)
-    assert not [name for name, _ in series(metrics) if "gpu" in name]
+        assert series(metrics)["vitrine_source", ()] == expected
 
 
 def test_engine_of_any_worker_that_fails_is_told_of_by_all(opened: Open) -> None:

@@ -1,0 +1,60 @@
+"""What a server as a whole may use and uses: workers, CPUs, memory; one scrape tells of all."""
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
+
+from service.settings import Settings, cpu_quota
+
+if TYPE_CHECKING:
+    import psutil
+
+
+def limit_metrics(settings: Settings, models: Sequence[str]) -> Iterator[Metric]:
+    """What the server was told to take; `models` are their names."""
+    yield GaugeMetricFamily(
+        "vitrine_workers", "Processes that are to serve", value=settings.workers
+    )
+    yield GaugeMetricFamily("vitrine_cpus", "CPUs that may be used", value=cpu_quota())
+    limit = GaugeMetricFamily(
+        "vitrine_queue_limit", "Images that may wait, in all workers", labels=("model",)
+    )
+    for model in models:
+        limit.add_metric((model,), settings.queue_limit * settings.workers)
+    yield limit
+
+
+def usage_metrics(server_pid: int) -> Iterator[Metric]:
+    """What the server's first process and those that it started use, as the system tells."""
+    import psutil  # at the first scrape: it takes 30 ms of a start
+
+    server = psutil.Process(server_pid)
+    own = server.cpu_times()
+    # Of the workers that have ended, too, so that the count never falls.
+    cpu_s = own.user + own.system + own.children_user + own.children_system
+    memory_bytes = _memory_bytes(server)
+    for worker in server.children():
+        with contextlib.suppress(psutil.NoSuchProcess, psutil.ZombieProcess):
+            memory_bytes += _memory_bytes(worker)
+            times = worker.cpu_times()
+            cpu_s += times.user + times.system
+    yield CounterMetricFamily(
+        "vitrine_cpu_seconds_total", "CPU time of all processes of the server", value=cpu_s
+    )
+    yield GaugeMetricFamily(
+        "vitrine_memory_bytes",
+        "Memory of all processes of the server, what they share counted once",
+        value=memory_bytes,
+    )
+    yield GaugeMetricFamily(
+        "vitrine_start_time_seconds",
+        "When the server was started, in seconds since 1970",
+        value=server.create_time(),
+    )
+
+
+def _memory_bytes(process: "psutil.Process") -> int:
+    memory = process.memory_full_info()
+    return int(memory.pss if hasattr(memory, "pss") else memory.rss)  # pss: Linux alone

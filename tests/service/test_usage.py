@@ -1,0 +1,92 @@
+"""What a server may use and uses, over all of its processes."""
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+
+from service.settings import cpu_quota
+from tests.exposition import Series, parsed, value
+from tests.server import Server, bentoml_command, command, running
+from tests.service.test_supervisor import MODEL, come_true, runs, workers
+
+WORKERS = 2
+
+
+@pytest.fixture(scope="module", params=[command, bentoml_command])
+def either(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Server]:
+    folder = tmp_path_factory.mktemp("usage")
+    with running(request.param, folder, models=MODEL, workers=WORKERS, queue_limit=7) as server:
+        yield server
+
+
+@pytest.fixture
+def ours(tmp_path: Path) -> Iterator[Server]:
+    with running(command, tmp_path, models=MODEL, workers=WORKERS) as server:
+        yield server
+
+
+def series(server: Server) -> Series:
+    return parsed(httpx.get(f"{server.url}/metrics").text)
+
+
+def metric(server: Server, name: str) -> float:
+    return value(series(server), name)
+
+
+def test_limits_are_told(either: Server) -> None:
+    found = series(either)
+    assert value(found, "vitrine_workers") == WORKERS
+    assert value(found, "vitrine_cpus") == cpu_quota()
+    assert value(found, "vitrine_queue_limit", model=MODEL) == WORKERS * 7
+
+
+def test_every_worker_is_counted_once(either: Server) -> None:
+    found = series(either)
+    assert value(found, "vitrine_workers_ready") == WORKERS
+    assert value(found, "vitrine_worker_starts_total") == WORKERS
+
+
+def test_memory_is_that_of_all_processes(either: Server) -> None:
+    server = psutil.Process(either.process.pid)
+    memory = [process.memory_full_info().pss for process in (server, *server.children())]
+    assert metric(either, "vitrine_memory_bytes") == pytest.approx(sum(memory), rel=0.1)
+
+
+def test_cpu_time_grows_with_work(either: Server) -> None:
+    before = metric(either, "vitrine_cpu_seconds_total")
+    with either.client() as client:
+        for _ in range(200):
+            client.get("/livez")
+    assert metric(either, "vitrine_cpu_seconds_total") > before > 0
+
+
+def test_start_is_when_the_server_was_started(either: Server) -> None:
+    created = psutil.Process(either.process.pid).create_time()
+    assert metric(either, "vitrine_start_time_seconds") == pytest.approx(created, abs=1)
+    assert created < time.time()
+
+
+def test_worker_that_is_replaced_counts_as_another_start(ours: Server) -> None:
+    cpu_s = metric(ours, "vitrine_cpu_seconds_total")
+    killed = workers(ours)[0]
+    os.kill(killed, signal.SIGKILL)
+    assert come_true(lambda: not runs(killed) and len(workers(ours)) == WORKERS)
+    assert come_true(lambda: metric(ours, "vitrine_worker_starts_total") == WORKERS + 1)
+    assert come_true(lambda: metric(ours, "vitrine_workers_ready") == WORKERS)
+    assert metric(ours, "vitrine_cpu_seconds_total") >= cpu_s
+
+
+def test_worker_that_cannot_start_is_missing(tmp_path: Path, models_dir: Path) -> None:
+    settings = {"models_dir": models_dir, "models": "fashion-mnist", "workers": WORKERS}
+    with running(command, tmp_path, **settings) as server:
+        (models_dir / "fashion-mnist" / "1" / "model.tflite").write_bytes(b"altered")
+        os.kill(workers(server)[0], signal.SIGKILL)
+        assert come_true(lambda: metric(server, "vitrine_workers_ready") == WORKERS - 1)
