@@ -66,7 +66,7 @@ def log_request(request: Request, status: int, seconds: float) -> None:
         fields |= {"model": request.model, "version": request.version}
     if request.images:
         fields |= {"images": request.images, "batch_size": request.batch_size}
-    fields |= {f"{stage}_ms": _milliseconds(s) for stage, s in request.stages_s.items()}
+    fields |= {f"{stage}_ms": _milliseconds(s) for stage, s in request.stages_s().items()}
     logger.info("request", extra={"fields": fields})
 
 

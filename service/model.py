@@ -145,11 +145,11 @@ class Model:
                 pixels = decode(image, self.manifest.input)
             else:
                 pixels = await asyncio.to_thread(decode, image, self.manifest.input)
-            self._observe("decode", time.perf_counter() - started, request)
+            self._observe("decode", started, time.perf_counter() - started, request)
         probabilities = await self._predict(pixels, request)
         started = time.perf_counter()
         prediction = encode_scores(probabilities, self.manifest.labels, top_k)
-        self._observe("encode", time.perf_counter() - started, request)
+        self._observe("encode", started, time.perf_counter() - started, request)
         self._predictions[prediction["label"]].inc()
         return prediction
 
@@ -161,11 +161,11 @@ class Model:
             image = self._open(data)
             check_denoise_size(image, self._settings.max_denoise_pixels)
             planes, alpha = await asyncio.to_thread(decode_planes, image)
-            self._observe("decode", time.perf_counter() - started, request)
+            self._observe("decode", started, time.perf_counter() - started, request)
         denoised = await self._predict(planes, request)
         started = time.perf_counter()
         png = await asyncio.to_thread(encode_planes, denoised, alpha)
-        self._observe("encode", time.perf_counter() - started, request)
+        self._observe("encode", started, time.perf_counter() - started, request)
         return png
 
     def close(self) -> None:
@@ -194,16 +194,17 @@ class Model:
         return image
 
     async def _predict(self, item: Floats, request: Request) -> Floats:
+        started = time.perf_counter()
         timed = await self._queue.submit(item, request)
-        self._observe("queue", timed.queue_s, request)
-        self._observe("predict", timed.predict_s, request)
+        self._observe("queue", started, timed.queue_s, request)
+        self._observe("predict", started + timed.queue_s, timed.predict_s, request)
         request.images += 1
         request.batch_size = max(request.batch_size, timed.batch_size)
         return timed.result
 
-    def _observe(self, stage: str, seconds: float, request: Request) -> None:
+    def _observe(self, stage: str, started: float, seconds: float, request: Request) -> None:
         self._stage_seconds[stage].observe(seconds)
-        request.add_stage(stage, seconds)
+        request.stages.append((stage, started, seconds))
 
     def _compute_batch(self, items: Sequence[Floats]) -> Sequence[Floats]:
         count = len(items)

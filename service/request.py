@@ -22,7 +22,7 @@ class Request:
 
     __slots__ = (
         "batch_size", "deadline", "headers", "images", "method", "model", "path", "protocol",
-        "query", "raw_headers", "receive", "request_id", "stages_s", "started", "version",
+        "query", "raw_headers", "receive", "request_id", "stages", "started", "version",
     )  # fmt: skip
 
     def __init__(self, scope: Scope, receive: Receive) -> None:
@@ -41,7 +41,8 @@ class Request:
         self.version = ""
         self.images = 0
         self.batch_size = 0
-        self.stages_s: dict[str, float] = {}
+        self.stages: list[tuple[str, float, float]] = []
+        """Of each image: the stage, when it began (as time.perf_counter tells), and its seconds."""
 
     @property
     def content_type(self) -> str:
@@ -131,9 +132,12 @@ class Request:
         waiting.close()
         return False
 
-    def add_stage(self, stage: str, seconds: float) -> None:
-        """Add the time that one image spent in a stage."""
-        self.stages_s[stage] = self.stages_s.get(stage, 0.0) + seconds
+    def stages_s(self) -> dict[str, float]:
+        """The seconds that all images together spent in each stage."""
+        totals: dict[str, float] = {}
+        for stage, _, seconds in self.stages:
+            totals[stage] = totals.get(stage, 0.0) + seconds
+        return totals
 
 
 def request_id(headers: dict[bytes, bytes]) -> str:

@@ -1,10 +1,11 @@
-"""OpenTelemetry: a span for every request, where an exporter is configured; else nothing at all.
+"""OpenTelemetry: a span for a request and each of its stages, where an exporter is configured.
 
 The OpenTelemetry SDK reads its own environment: OTEL_EXPORTER_OTLP_ENDPOINT and its kin,
 OTEL_SERVICE_NAME, OTEL_TRACES_SAMPLER (opentelemetry.io, "Environment Variable Specification").
 """
 
 import os
+import time
 from collections.abc import Mapping
 
 from starlette.types import ASGIApp
@@ -61,10 +62,9 @@ def close() -> None:
 
 
 def annotate_span(request: Request) -> None:
-    """Put what is known of a request onto its span."""
-    from opentelemetry.trace import get_current_span
+    """Put what is known of a request onto its span, and a span for each stage of each image."""
+    from opentelemetry.trace import get_current_span, get_tracer
 
-    stages = {f"vitrine.{stage}_s": seconds for stage, seconds in request.stages_s.items()}
     get_current_span().set_attributes(
         {
             "vitrine.request_id": request.request_id,
@@ -72,6 +72,11 @@ def annotate_span(request: Request) -> None:
             "vitrine.version": request.version,
             "vitrine.images": request.images,
             "vitrine.batch_size": request.batch_size,
-            **stages,
         }
     )
+    tracer = get_tracer("vitrine")
+    offset_ns = time.time_ns() - time.perf_counter_ns()
+    for stage, started, seconds in request.stages:
+        started_ns = offset_ns + int(started * 1e9)
+        span = tracer.start_span(stage, start_time=started_ns)
+        span.end(started_ns + int(seconds * 1e9))

@@ -27,7 +27,7 @@ def classified() -> Request:
     answered.model, answered.version = "bags", "2"
     answered.images, answered.batch_size = 2, 4
     for stage, seconds in (("decode", 0.001), ("queue", 0.002), ("decode", 0.0005)):
-        answered.add_stage(stage, seconds)
+        answered.stages.append((stage, 0.0, seconds))
     return answered
 
 

@@ -200,5 +200,5 @@ def test_request_id_is_made_where_none_is_usable(sent: str | None) -> None:
 def test_stages_are_summed_over_the_images_of_a_request() -> None:
     asked = request()
     for stage, seconds in (("decode", 1.0), ("queue", 2.0), ("decode", 0.5)):
-        asked.add_stage(stage, seconds)
-    assert asked.stages_s == {"decode": 1.5, "queue": 2.0}
+        asked.stages.append((stage, 0.0, seconds))
+    assert asked.stages_s() == {"decode": 1.5, "queue": 2.0}

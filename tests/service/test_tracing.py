@@ -64,13 +64,18 @@ def test_request_is_a_span_of_the_callers_trace_with_its_stages(
         answer = httpx.post(f"{server.url}{PREDICT}", content=SAMPLE, headers=headers)
         assert answer.status_code == 200
         export = received.get(timeout=HANGS_S)
-    (span,) = spans(export)  # and none of the probes that asked whether the server is ready
+    *stages, span = spans(export)  # and none of the probes that asked whether the server is ready
     assert (span.trace_id.hex(), span.parent_span_id.hex()) == (TRACE_ID, PARENT_ID)
     values = {attribute.key: attribute.value for attribute in span.attributes}
     assert values["vitrine.request_id"].string_value == "traced"
     assert values["vitrine.model"].string_value == "fashion-mnist"
-    for stage in ("decode", "queue", "predict", "encode"):
-        assert values[f"vitrine.{stage}_s"].double_value > 0
+    assert [stage.name for stage in stages] == ["decode", "queue", "predict", "encode"]
+    times = [span.start_time_unix_nano]
+    for stage in stages:
+        assert (stage.trace_id, stage.parent_span_id) == (span.trace_id, span.span_id)
+        times += [stage.start_time_unix_nano, stage.end_time_unix_nano]
+    times.append(span.end_time_unix_nano)
+    assert times == sorted(times)
     (resource,) = export.resource_spans
     names = {attribute.key: attribute.value for attribute in resource.resource.attributes}
     assert names["service.name"].string_value == "vitrine"
@@ -83,7 +88,7 @@ def test_last_spans_are_sent_when_the_server_ends(
     with serve(tmp_path, models="fashion-mnist", workers=1) as server:
         assert httpx.post(f"{server.url}{PREDICT}", content=SAMPLE, headers=PNG).status_code == 200
         assert server.stop(signal.SIGTERM) == 0
-    (span,) = spans(received.get(timeout=HANGS_S))
+    *_, span = spans(received.get(timeout=HANGS_S))
     assert span.name == f"POST {PREDICT}"
 
 
