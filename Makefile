@@ -14,7 +14,8 @@ export BENTOML_DO_NOT_TRACK := True
 # What serves on a GPU needs Keras and CUDA's libraries.
 SERVING := $(if $(filter gpu,$(VITRINE_DEVICE)),gpu,serve)
 
-.PHONY: help serve test bench gpu-check train lint format lock bench-lock bento clean
+.PHONY: help serve test bench load gpu-check train lint format image-check k8s-check k8s-rules \
+	lock bench-lock bento clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(firstword $(MAKEFILE_LIST)) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -45,11 +46,24 @@ format: $(VENV)/.test ## Format the code
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
+load: $(VENV)/.test ## Load a service of its own for two minutes; the report goes to .load/
+	@$(BIN)/python -m tests.load $(ARGS)
+
+image-check: $(VENV)/.test ## Build the image with buildah, start it and ask it
+	@$(BIN)/python -m pytest -s tests/deploy/test_image.py $(ARGS)
+
+k8s-check: $(VENV)/.test ## Render, validate and check the Kubernetes manifests
+	@$(BIN)/python -m pytest tests/k8s $(ARGS)
+
+k8s-rules: $(VENV)/.test ## Take deploy/observability's rules and dashboard over into k8s/
+	@$(BIN)/python k8s/components/monitoring/generate.py
+
 bento: $(VENV)/.test ## Build a Bento with the models in it
 	@$(BIN)/bentoml build
 
 lock: $(VENV)/.test ## Lock the dependencies again
-	@set -e; for extras in "test --extra train --extra test" "train --extra train" "gpu --extra gpu" "serve"; do \
+	@set -e; for extras in "test --extra train --extra load --extra test" "train --extra train" "gpu --extra gpu" \
+			"load --extra load" "serve"; do \
 		set -- $$extras; name=$$1; shift; \
 		constraint=$$([ "$$name" = test ] || echo "--constraint requirements/test.lock"); \
 		$(BIN)/uv pip compile pyproject.toml "$$@" $$constraint --universal --generate-hashes --upgrade \
@@ -65,7 +79,7 @@ bench-lock: $(VENV)/.test ## Lock the dependencies of the benchmark's peers agai
 	done
 
 clean: ## Remove the environment and everything that can be made again
-	@rm -rf $(VENV) .bench .smoke .mypy_cache .ruff_cache .pytest_cache
+	@rm -rf $(VENV) .bench .image .load .smoke .mypy_cache .ruff_cache .pytest_cache
 	@find . -name __pycache__ -prune -exec rm -rf {} +
 
 $(VENV)/bin/python:

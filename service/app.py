@@ -1,9 +1,11 @@
 """What one process serves with: settings, models, handlers and metrics; nothing of a server."""
 
+import asyncio
 import contextlib
 import gc
 import os
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
@@ -26,6 +28,10 @@ METRICS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 # Objects before a collection of each generation: a full one walks every object that is not frozen,
 # and with Python's own thresholds that took 20 to 80 ms.
 GC_THRESHOLDS = (100_000, 50, 1000)
+# Large images are unpacked in threads, and so many at most lie in memory at once. Python's own
+# number goes by the machine's cores, whatever the cgroup's limit; with one, a huge image would hold
+# up all others.
+DECODE_THREADS = 2
 
 
 class App:
@@ -67,6 +73,12 @@ def settle() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(*GC_THRESHOLDS)
+
+
+def bound_threads() -> None:
+    """Let no more than DECODE_THREADS work for the running event loop; engines have their own."""
+    executor = ThreadPoolExecutor(DECODE_THREADS, thread_name_prefix="decode")
+    asyncio.get_running_loop().set_default_executor(executor)
 
 
 @contextlib.contextmanager

@@ -18,7 +18,7 @@ from PIL import Image
 from starlette.types import ASGIApp
 
 from service import openapi, tracing
-from service.app import App, settle, stop_on_error
+from service.app import App, bound_threads, settle, stop_on_error
 from service.drain import drain_on_sigterm
 from service.front import fronted
 from service.handlers import CLASSIFIER, DENOISER, TOP_K
@@ -117,6 +117,7 @@ class Vitrine:
     def settle(self) -> None:
         """Leave what is loaded alone from now on."""
         settle()
+        bound_threads()
         if SETTINGS.drain_s:
             drain_on_sigterm(self.app.drain, SETTINGS.drain_s)
 

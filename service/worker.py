@@ -13,7 +13,7 @@ import uvicorn
 from uvicorn.server import ServerState
 
 from service import tracing
-from service.app import App, settle
+from service.app import App, bound_threads, settle
 from service.connection import Connection
 from service.drain import Drain
 from service.errors import StartError
@@ -55,6 +55,7 @@ class AdoptingServer(uvicorn.Server):
         assert not sockets
         await super().startup(sockets=[])
         settle()
+        bound_threads()
         self._channel.setblocking(False)
         asyncio.get_running_loop().add_reader(self._channel, self._adopt)
         self._channel.send(READY)
