@@ -76,10 +76,10 @@ def free_port() -> int:
 
 @contextlib.contextmanager
 def running(
-    start: Callable[[int], list[str]], folder: Path, **settings: object
+    start: Callable[[int], list[str]], folder: Path, *, port: int | None = None, **settings: object
 ) -> Iterator[Server]:
     """Start a server, wait until it is ready, and end it; `folder` gets its log."""
-    port = free_port()
+    port = port or free_port()
     log = folder / f"server-{port}.log"
     with log.open("wb") as output:
         process = subprocess.Popen(
@@ -91,9 +91,11 @@ def running(
         yield server
 
 
-def serve(folder: Path, **settings: object) -> contextlib.AbstractContextManager[Server]:
+def serve(
+    folder: Path, *, port: int | None = None, **settings: object
+) -> contextlib.AbstractContextManager[Server]:
     """The server that `make serve` starts, until the end of the block."""
-    return running(command, folder, **settings)
+    return running(command, folder, port=port, **settings)
 
 
 def wait_until_ready(server: Server) -> None:
