@@ -1,0 +1,77 @@
+"""A real Prometheus scrapes a running service under load: every query and rule has an answer."""
+
+import re
+from collections.abc import Iterator
+
+import pytest
+
+from tests.observability.files import panel_queries, read_dashboard, rules
+from tests.observability.prometheus import Prometheus, load, watching
+from tests.server import serve
+
+WITHIN_S = 30
+RATE_INTERVAL = "10s"
+# There is a GPU on few machines.
+GPU = "gpu_memory"
+_SELECTOR = re.compile(r"\b(?:vitrine[_:][\w:]+|up)\b(?:\{[^}]*\})?")
+
+
+@pytest.fixture(scope="module")
+def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
+    folder = tmp_path_factory.mktemp("prometheus")
+    with (
+        serve(folder, workers=2) as server,
+        load(server),
+        watching(server, folder) as running,
+    ):
+        yield running
+
+
+def test_every_panel_shows_something(prometheus: Prometheus) -> None:
+    queries = {query for _, query in panel_queries(RATE_INTERVAL) if GPU not in query}
+    assert prometheus.unanswered(queries, WITHIN_S) == set()
+
+
+def test_every_choice_has_values(prometheus: Prometheus) -> None:
+    for variable in read_dashboard()["templating"]["list"][1:]:
+        metric, label = re.findall(r"label_values\((\w+).*, (\w+)\)", variable["definition"])[0]
+        values = prometheus.get(f"label/{label}/values", **{"match[]": metric})
+        assert values, f"expected values of {label} of {metric}, got none"
+
+
+def test_every_record_has_a_number(prometheus: Prometheus) -> None:
+    records = {rule["record"] for rule in rules("recording") if GPU not in rule["record"]}
+    assert prometheus.unanswered(records, WITHIN_S) == set()
+
+
+def test_every_selector_of_a_rule_finds_series(prometheus: Prometheus) -> None:
+    """An alert that fires has a result; one that names what does not exist never will."""
+    expressions = [rule["expr"] for rule in (*rules("recording"), *rules("alerts"))]
+    selectors = {found for expression in expressions for found in _SELECTOR.findall(expression)}
+    assert len(selectors) > len(expressions)
+    wanted = {f"count({selector})" for selector in selectors if GPU not in selector}
+    assert prometheus.unanswered(wanted, WITHIN_S) == set()
+
+
+def test_every_rule_is_evaluated_without_an_error(prometheus: Prometheus) -> None:
+    found = [rule for group in prometheus.get("rules")["groups"] for rule in group["rules"]]
+    assert len(found) == len(rules("recording")) + len(rules("alerts"))
+    assert [rule for rule in found if rule["health"] != "ok" or rule.get("lastError")] == []
+
+
+def test_errors_are_seen_by_their_alert_and_health_by_none(prometheus: Prometheus) -> None:
+    """Of the load a few requests are too late: 504."""
+    seen = 'ALERTS{alertname="VitrineErrorBudgetBurnsFast"}'
+    assert prometheus.unanswered({seen}, WITHIN_S) == set()
+    alerts = prometheus.get("alerts")["alerts"]
+    names = {alert["labels"]["alertname"] for alert in alerts}
+    assert not names & {
+        "VitrineTargetDown",
+        "VitrineTargetAbsent",
+        "VitrineWorkersMissing",
+        "VitrineEngineFails",
+        "VitrineServerRestarts",
+        "VitrineWorkersRestart",
+    }
+    notes = [note for alert in alerts for note in alert["annotations"].values()]
+    assert not [note for note in notes if "error expanding" in note or "no value" in note]
