@@ -14,7 +14,7 @@ export BENTOML_DO_NOT_TRACK := True
 # What serves on a GPU needs Keras and CUDA's libraries.
 SERVING := $(if $(filter gpu,$(VITRINE_DEVICE)),gpu,serve)
 
-.PHONY: help serve test bench load gpu-check train lint format image-check k8s-check k8s-rules \
+.PHONY: help serve test bench load gpu-check train lint format image-check k8s-check dashboard capacity \
 	lock bench-lock bento clean
 
 help: ## List the targets
@@ -49,13 +49,14 @@ format: $(VENV)/.test ## Format the code
 load: $(VENV)/.test ## Load a service of its own for two minutes; the report goes to .load/
 	@$(BIN)/python -m tests.load $(ARGS)
 
-image-check: $(VENV)/.test ## Build the image with buildah, start it and ask it
-	@$(BIN)/python -m pytest -s tests/deploy/test_image.py $(ARGS)
+image-check: $(VENV)/.test ## Build the image for CPUs with buildah, run it and ask every model
+	@$(BIN)/python -m pytest -s tests/deploy/test_image.py tests/deploy/test_dockerfile.py $(ARGS)
 
 k8s-check: $(VENV)/.test ## Render, validate and check the Kubernetes manifests
 	@$(BIN)/python -m pytest tests/k8s $(ARGS)
 
-k8s-rules: $(VENV)/.test ## Take deploy/observability's rules and dashboard over into k8s/
+dashboard: $(VENV)/.test ## Write the Grafana dashboard again, and what k8s/ has of it and the rules
+	@$(BIN)/python -m deploy.observability.grafana.dashboard
 	@$(BIN)/python k8s/components/monitoring/generate.py
 
 bento: $(VENV)/.test ## Build a Bento with the models in it
@@ -70,6 +71,11 @@ lock: $(VENV)/.test ## Lock the dependencies again
 			--no-emit-index-url --no-emit-find-links --quiet \
 			--custom-compile-command "make lock" --output-file requirements/$$name.lock; \
 	done
+
+capacity: $(VENV)/.test ## Measure what a pod answers, and write it into the capacity plan
+	@$(BIN)/python -m tests.bench.capacity --out tests/bench/capacity.json $(ARGS)
+	@$(BIN)/python -m tests.bench.capacity --write
+	@$(BIN)/python -m tests.bench.autoscaling --write
 
 bench-lock: $(VENV)/.test ## Lock the dependencies of the benchmark's peers again
 	@set -e; for peer in tests/bench/peers/*/; do \

@@ -21,7 +21,7 @@ from service.metrics import Metrics
 from service.models import load_models
 from service.settings import Settings
 from service.tokens import read_tokens
-from service.usage import limit_metrics, usage_metrics
+from service.usage import WorkerState, limit_metrics, usage_metrics
 
 # The folder whose files all workers of a server share; BentoML hands this name down to its workers.
 METRICS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
@@ -44,24 +44,24 @@ class App:
         configure_logging(settings.log_format)
         # Pillow's own limit is lower than what a setting may allow; decode checks first.
         Image.MAX_IMAGE_PIXELS = None
+        shared = os.environ.get(METRICS_FOLDER)
+        folder = Path(shared) if shared else None
+        state = None if worker is None or folder is None else WorkerState(folder, worker)
         if settings.device != "cpu" and worker is not None:
             take_gpu(worker)
         artifacts = find_artifacts(settings.models_dir, settings.models)
         manifests = [artifact.manifest for artifact in artifacts]
-        shared = os.environ.get(METRICS_FOLDER)
-        folder = Path(shared) if shared else None
         self.settings = settings
         self.drain = drain or Drain()
         self.tokens = read_tokens(settings.api_tokens_file)
         self.metrics = Metrics(manifests, folder, worker or 0, is_on=settings.metrics)
-        if worker is not None:
-            self.metrics.worker_starts.inc()
         self.models = load_models(artifacts, settings, self.metrics)
         self.handlers = Handlers(self.models, settings)
         self.metrics.watch(partial(limit_metrics, settings, self.models.names()))
-        if worker is not None:
+        if state is not None:
             self.metrics.watch(partial(usage_metrics, os.getppid()))
-            self.metrics.worker_ready.set(1)
+            self.metrics.watch(state.metrics)
+            state.set_ready()
 
     def close(self) -> None:
         """Let the models' threads end."""

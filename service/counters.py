@@ -80,25 +80,25 @@ class SilentHistogram(Histogram):
         """Do nothing."""
 
 
-def open_values(folder: Path | None, worker: int, count: int) -> Values:
-    """A worker's numbers; a folder of None keeps them to this process."""
+def open_values(folder: Path | None, worker: int, count: int, kind: str = "requests") -> Values:
+    """A worker's numbers of a kind; a folder of None keeps them to this process."""
     size = count * _DOUBLE_BYTES
     if folder is None:
         return memoryview(bytearray(size)).cast("d")
-    with (folder / _file_name(str(worker))).open("a+b") as file:
+    with (folder / _file_name(kind, str(worker))).open("a+b") as file:
         file.truncate(size)
         return memoryview(mmap.mmap(file.fileno(), size)).cast("d")
 
 
-def total_values(folder: Path, count: int) -> npt.NDArray[np.float64]:
-    """The sum of the numbers of all workers."""
+def total_values(folder: Path, count: int, kind: str = "requests") -> npt.NDArray[np.float64]:
+    """The sum of the numbers of a kind over all workers."""
     totals = np.zeros(count)
-    for file in folder.glob(_file_name("*")):
+    for file in folder.glob(_file_name(kind, "*")):
         values = np.fromfile(file, dtype=np.float64)
         if values.size == count:  # else its worker is only just beginning
             totals += values
     return totals
 
 
-def _file_name(worker: str) -> str:
-    return f"vitrine-{worker}.doubles"
+def _file_name(kind: str, worker: str) -> str:
+    return f"{kind}-{worker}.doubles"

@@ -175,20 +175,6 @@ class Metrics:
             ("model", "version"),
             ((model.name, model.version) for model in models),
         )
-        workers_ready = self._family(
-            GaugeMetricFamily,
-            "vitrine_workers_ready",
-            "Processes that serve; fewer than vitrine_workers where one cannot start",
-            (),
-            [()],
-        )
-        worker_starts = self._family(
-            CounterMetricFamily,
-            "vitrine_worker_starts_total",
-            "Times that a process was started to serve",
-            (),
-            [()],
-        )
         self._folder = folder
         self._is_on = is_on
         self._values = open_values(folder, worker, self._families[-1].end_slot)
@@ -204,13 +190,7 @@ class Metrics:
         self.engine_failing = {
             labels: Gauge(self._values, slot) for labels, slot in engine_failing.slots().items()
         }
-        (self.worker_ready,) = self._gauges(workers_ready).values()
-        (self.worker_starts,) = self._counters(worker_starts).values()
-        for gauge in (
-            self.worker_ready,
-            *self.queue_depth.values(),
-            *self.engine_failing.values(),
-        ):
+        for gauge in (*self.queue_depth.values(), *self.engine_failing.values()):
             gauge.set(0)  # what a worker of this number left when it died
         self._sources: list[Callable[[], Iterable[Metric]]] = []
         self._info = GaugeMetricFamily(

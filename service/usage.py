@@ -2,14 +2,20 @@
 
 import contextlib
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
 
+from service.counters import Counter, Gauge, open_values, total_values
 from service.settings import Settings, cpu_quota
 
 if TYPE_CHECKING:
     import psutil
+
+_STATE = "state"
+_STATE_SLOTS = 2  # starts, ready
+_STARTED = "started"
 
 
 def limit_metrics(settings: Settings, models: Sequence[str]) -> Iterator[Metric]:
@@ -24,6 +30,46 @@ def limit_metrics(settings: Settings, models: Sequence[str]) -> Iterator[Metric]
     for model in models:
         limit.add_metric((model,), settings.queue_limit * settings.workers)
     yield limit
+
+
+class WorkerState:
+    """Whether a worker serves, and how often its like was started; told over all of a server's.
+
+    It stands apart from the other metrics, whose series follow from the models: a worker that
+    cannot read these is to be seen, too.
+    """
+
+    def __init__(self, folder: Path, worker: int) -> None:
+        """Count a start; `folder` is what the workers of the server share."""
+        self._folder = folder
+        with contextlib.suppress(FileExistsError):
+            (folder / _STARTED).touch(exist_ok=False)
+        values = open_values(folder, worker, _STATE_SLOTS, _STATE)
+        Counter(values, 0).inc()
+        self._ready = Gauge(values, 1)
+        self._ready.set(0)
+
+    def set_ready(self) -> None:
+        """From now on it serves."""
+        self._ready.set(1)
+
+    def metrics(self) -> Iterator[Metric]:
+        """The state of all workers, and when the first of them was started."""
+        starts, ready = total_values(self._folder, _STATE_SLOTS, _STATE)
+        yield CounterMetricFamily(
+            "vitrine_worker_starts_total", "Times that a process was started to serve", value=starts
+        )
+        yield GaugeMetricFamily(
+            "vitrine_workers_ready",
+            "Processes that serve; fewer than vitrine_workers where one cannot start",
+            value=ready,
+        )
+        # One file's time: what each worker worked out by itself might differ by a second.
+        yield GaugeMetricFamily(
+            "vitrine_start_time_seconds",
+            "When the server was started, in seconds since 1970",
+            value=(self._folder / _STARTED).stat().st_mtime,
+        )
 
 
 def usage_metrics(server_pid: int) -> Iterator[Metric]:
@@ -47,11 +93,6 @@ def usage_metrics(server_pid: int) -> Iterator[Metric]:
         "vitrine_memory_bytes",
         "Memory of all processes of the server, what they share counted once",
         value=memory_bytes,
-    )
-    yield GaugeMetricFamily(
-        "vitrine_start_time_seconds",
-        "When the server was started, in seconds since 1970",
-        value=server.create_time(),
     )
 
 

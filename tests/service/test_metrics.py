@@ -23,8 +23,6 @@ FAMILIES = {
     "vitrine_progressive_jpegs": {"model"},
     "vitrine_engine_failing": {"model", "version"},
     "vitrine_predictions": {"model", "label"},
-    "vitrine_workers_ready": set(),
-    "vitrine_worker_starts": set(),
     "vitrine_model_info": {"model", "version", "engine", "device", "sha256"},
 }
 CLASSIFIED = ("fashion-mnist", "1", "v1", "200")

@@ -49,9 +49,8 @@ def test_limits_are_told(either: Server) -> None:
 
 
 def test_every_worker_is_counted_once(either: Server) -> None:
-    found = series(either)
-    assert value(found, "vitrine_workers_ready") == WORKERS
-    assert value(found, "vitrine_worker_starts_total") == WORKERS
+    assert come_true(lambda: metric(either, "vitrine_workers_ready") == WORKERS)
+    assert metric(either, "vitrine_worker_starts_total") == WORKERS
 
 
 def test_memory_is_that_of_all_processes(either: Server) -> None:
@@ -70,8 +69,9 @@ def test_cpu_time_grows_with_work(either: Server) -> None:
 
 def test_start_is_when_the_server_was_started(either: Server) -> None:
     created = psutil.Process(either.process.pid).create_time()
-    assert metric(either, "vitrine_start_time_seconds") == pytest.approx(created, abs=1)
-    assert created < time.time()
+    started = {metric(either, "vitrine_start_time_seconds") for _ in range(8)}
+    assert len(started) == 1  # whichever worker tells
+    assert created - 1 < started.pop() < time.time()
 
 
 def test_worker_that_is_replaced_counts_as_another_start(ours: Server) -> None:
@@ -84,9 +84,10 @@ def test_worker_that_is_replaced_counts_as_another_start(ours: Server) -> None:
     assert metric(ours, "vitrine_cpu_seconds_total") >= cpu_s
 
 
-def test_worker_that_cannot_start_is_missing(tmp_path: Path, models_dir: Path) -> None:
-    settings = {"models_dir": models_dir, "models": "fashion-mnist", "workers": WORKERS}
-    with running(command, tmp_path, **settings) as server:
-        (models_dir / "fashion-mnist" / "1" / "model.tflite").write_bytes(b"altered")
+@pytest.mark.parametrize("file", ["model.tflite", "manifest.json"])
+def test_worker_that_cannot_start_is_missing(tmp_path: Path, models_dir: Path, file: str) -> None:
+    with running(command, tmp_path, models_dir=models_dir, workers=WORKERS) as server:
+        (models_dir / "fashion-mnist" / "1" / file).write_bytes(b"altered")
         os.kill(workers(server)[0], signal.SIGKILL)
         assert come_true(lambda: metric(server, "vitrine_workers_ready") == WORKERS - 1)
+        assert come_true(lambda: metric(server, "vitrine_worker_starts_total") > WORKERS + 1)
