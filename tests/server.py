@@ -76,7 +76,7 @@ def free_port() -> int:
 
 @contextlib.contextmanager
 def running(
-    start: Callable[[int], list[str]], folder: Path, *, port: int | None = None, **settings: object
+    start: Callable[[int], list[str]], folder: Path, port: int | None = None, /, **settings: object
 ) -> Iterator[Server]:
     """Start a server, wait until it is ready, and end it; `folder` gets its log."""
     port = port or free_port()
@@ -92,10 +92,10 @@ def running(
 
 
 def serve(
-    folder: Path, *, port: int | None = None, **settings: object
+    folder: Path, port: int | None = None, /, **settings: object
 ) -> contextlib.AbstractContextManager[Server]:
     """The server that `make serve` starts, until the end of the block."""
-    return running(command, folder, port=port, **settings)
+    return running(command, folder, port, **settings)
 
 
 def wait_until_ready(server: Server) -> None:

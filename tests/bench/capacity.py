@@ -21,6 +21,7 @@ from tqdm import tqdm
 
 from tests.bench.closed_loop import measure, require_wrk
 from tests.bench.payloads import Payload, photo
+from tests.bench.report import markdown
 from tests.bench.systems import PHOTO, Running, System, processor, started
 from tests.server import CHECKOUT
 
@@ -133,12 +134,6 @@ def size(measured: Measured, mix: Mapping[tuple[str, str], float], rate: float) 
         rate * CONNTRACK_S / nodes,
         count * measured.series,
     )
-
-
-def markdown(rows: Sequence[Sequence[str]]) -> str:
-    """A table; the first row is its head."""
-    head, *body = (f"| {' | '.join(row)} |" for row in rows)
-    return "\n".join([head, "|---" * len(rows[0]) + "|", *body])
 
 
 def measured_table(measured: Measured) -> str:

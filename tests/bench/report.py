@@ -111,7 +111,7 @@ def _closed_loop(results: Results) -> str:
     notes = [f"{system}: skipped, {reason}" for system, reason in results.skipped.items()]
     for system in (*OURS, *results.loads):
         notes += _failures(system, [load for count in counts for load in results.of(system, count)])
-    return "\n\n".join([_markdown(rows), *notes])
+    return "\n\n".join([markdown(rows), *notes])
 
 
 def _failures(system: str, loads: Sequence[Load]) -> list[str]:
@@ -136,7 +136,7 @@ def _photos(results: Results) -> str:
     sizes = [f"{size}: {ms:.1f} ms" for size, ms in results.photo_ms.items()]
     notes = [note for system, loads in results.photos.items() for note in _failures(system, loads)]
     at_one = f"Median at one connection, {', '.join(sizes)}."
-    return "\n\n".join([_markdown(rows), at_one, *notes])
+    return "\n\n".join([markdown(rows), at_one, *notes])
 
 
 def _open_loop(runs: Sequence[Mapping[str, Any]]) -> str:
@@ -161,7 +161,7 @@ def _open_loop(runs: Sequence[Mapping[str, Any]]) -> str:
         refused, unsent = f"{run['overloaded']:,}", f"{run['unsent']:,}"
         goodput = f"{run['goodput'] / run['capacity']:.0%}"
         rows.append([share, *rates, goodput, p50, p99, refused, overloaded, unsent])
-    return _markdown(rows)
+    return markdown(rows)
 
 
 def _rest(results: Results) -> str:
@@ -177,10 +177,11 @@ def _rest(results: Results) -> str:
         *([name, f"{value:,.4g}"] for name, value in results.drift.items()),
         *([name, f"{value:,.4g}"] for name, value in results.inside.items()),
     ]
-    return _markdown(rows)
+    return markdown(rows)
 
 
-def _markdown(rows: Sequence[Sequence[str]]) -> str:
+def markdown(rows: Sequence[Sequence[str]]) -> str:
+    """A table; the first row is its head."""
     head, *body = (f"| {' | '.join(row)} |" for row in rows)
     rule = "|---" * len(rows[0]) + "|"
     return "\n".join([head, rule, *body])
