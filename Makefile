@@ -63,11 +63,11 @@ bento: $(VENV)/.test ## Build a Bento with the models in it
 	@$(BIN)/bentoml build
 
 lock: $(VENV)/.test ## Lock the dependencies again
-	@set -e; for extras in "test --extra train --extra load --extra test" "train --extra train" "gpu --extra gpu" \
-			"load --extra load" "serve"; do \
+	@set -e; for extras in "test pyproject.toml --extra train --extra test" "train pyproject.toml --extra train" \
+			"gpu pyproject.toml --extra gpu" "load --group load" "serve pyproject.toml"; do \
 		set -- $$extras; name=$$1; shift; \
 		constraint=$$([ "$$name" = test ] || echo "--constraint requirements/test.lock"); \
-		$(BIN)/uv pip compile pyproject.toml "$$@" $$constraint --universal --generate-hashes --upgrade \
+		$(BIN)/uv pip compile "$$@" $$constraint --universal --generate-hashes --upgrade \
 			--no-emit-index-url --no-emit-find-links --quiet \
 			--custom-compile-command "make lock" --output-file requirements/$$name.lock; \
 	done
