@@ -6,6 +6,7 @@ its own with its root mounted read-only, no capability, and nothing but /tmp to 
 
 import ast
 import contextlib
+import json
 import os
 import re
 import shutil
@@ -88,6 +89,7 @@ class Container:
     """The running image; `process_id` is that of its process 1."""
 
     client: httpx.Client
+    url: str
     port: int
     process_id: int
     start_s: float
@@ -132,12 +134,19 @@ def pip_arguments(folder: Path) -> list[str]:
     return ["--secret", f"id=pip.conf,src={folder / 'pip.conf'}", *volumes]
 
 
-def build(target: str, tag: str, *arguments: str) -> None:
-    """Build one target of the Dockerfile."""
-    dockerfile = ["--file", "deploy/Dockerfile", "--ignorefile", "deploy/Dockerfile.dockerignore"]
+@contextlib.contextmanager
+def built_image(target: str, tag: str, *arguments: str) -> Iterator[Built]:
+    """One target of the Dockerfile, built and mounted until the end of the block."""
     options = ["--isolation", "chroot", "--layers", "--format", "docker"]
-    options += ["--build-arg", f"BASE={BASE}"]
-    buildah("bud", *options, *dockerfile, "--target", target, "--tag", tag, *arguments, ".")
+    options += ["--build-arg", f"BASE={BASE}", "--target", target, "--tag", tag]
+    files = ["--file", "deploy/Dockerfile", "--ignorefile", "deploy/Dockerfile.dockerignore"]
+    buildah("bud", *options, *files, *arguments, ".")
+    config = json.loads(buildah("inspect", "--type", "image", tag))["Docker"]["config"]
+    container = buildah("from", tag).strip()
+    try:
+        yield Built(config, Path(buildah("mount", container).strip()))
+    finally:
+        buildah("rm", container)
 
 
 def size_mb(image: str) -> int:
@@ -151,12 +160,13 @@ def size_mb(image: str) -> int:
 def serving(built: Built, log: Path) -> Iterator[Container]:
     """The image's entry point on a free port, until the end of the block."""
     port = free_port()
+    url = f"http://127.0.0.1:{port}"
     command = built.entered(*built.config["Entrypoint"], "--host", "127.0.0.1", "--port", str(port))
     started = time.perf_counter()
     with (
         log.open("wb") as output,
         subprocess.Popen(command, stdout=output, stderr=output) as process,
-        httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as client,
+        httpx.Client(base_url=url, timeout=60) as client,
     ):
         try:
             while not is_ready(client):
@@ -165,7 +175,7 @@ def serving(built: Built, log: Path) -> Iterator[Container]:
                 time.sleep(0.01)
             start_s = time.perf_counter() - started
             [process_1] = children(process.pid)
-            yield Container(client, port, process_1, start_s)
+            yield Container(client, url, port, process_1, start_s)
             os.kill(process_1, signal.SIGTERM)
             assert process.wait(STOP_TIMEOUT_S) == 0, log.read_text()
         finally:

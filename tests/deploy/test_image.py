@@ -1,6 +1,5 @@
 """`make image-check`: the image for CPUs, built for real and asked."""
 
-import json
 import os
 import re
 import stat
@@ -20,8 +19,8 @@ from tests.deploy.image import (
     BASE,
     Built,
     Container,
-    build,
     buildah,
+    built_image,
     make_base,
     pip_arguments,
     serving,
@@ -38,7 +37,7 @@ UNCHECKED_HASH = (1).to_bytes(4, "little")  # PEP 552's flags of a .pyc
 
 
 @pytest.fixture(scope="module")
-def base() -> str:
+def base() -> Iterator[str]:
     """The base image: made once, then found in the storage."""
     for name in ("buildah", "debootstrap", "unshare", "nsenter"):
         program(name)
@@ -48,21 +47,20 @@ def base() -> str:
     buildah("rm", "--all")  # what a run that was cut off has left
     if BASE not in buildah("images", "--format", "{{.Name}}:{{.Tag}}").split():
         make_base()
-    return BASE
+    yield BASE
+    buildah("rmi", "--prune")  # layers that no tag holds any more
 
 
 @pytest.fixture(scope="module")
-def built(base: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Built]:
+def pip(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    return pip_arguments(tmp_path_factory.mktemp("pip"))
+
+
+@pytest.fixture(scope="module")
+def built(base: str, pip: list[str]) -> Iterator[Built]:
     """The image for CPUs, mounted."""
-    labels = ["--build-arg", f"REVISION={REVISION}"]
-    build("cpu", TAG, *pip_arguments(tmp_path_factory.mktemp("pip")), *labels)
-    config = json.loads(buildah("inspect", "--type", "image", TAG))["Docker"]["config"]
-    container = buildah("from", TAG).strip()
-    try:
-        yield Built(config, Path(buildah("mount", container).strip()))
-    finally:
-        buildah("rm", container)
-        buildah("rmi", "--prune")
+    with built_image("cpu", TAG, *pip, "--build-arg", f"REVISION={REVISION}") as image:
+        yield image
 
 
 @pytest.fixture(scope="module")
@@ -212,11 +210,17 @@ def test_health_check(built: Built, container: Container) -> None:
 
 def test_gpu_image_but_for_its_packages(base: str) -> None:
     """What needs no download of several GB: TensorFlow and CUDA are not installed here."""
-    build("app-gpu", "localhost/vitrine:check-gpu-app")
-    container = buildah("from", "localhost/vitrine:check-gpu-app").strip()
-    try:
-        root = Path(buildah("mount", container).strip())
+    with built_image("app-gpu", "localhost/vitrine:check-gpu-app") as image:
         shipped = {path.relative_to(CHECKOUT) for path in CHECKOUT.glob("models/*/*/*")}
-        assert {path.relative_to(root / "app") for path in root.glob("app/models/*/*/*")} == shipped
-    finally:
-        buildah("rm", container)
+        app = image.root / "app"
+        assert {path.relative_to(app) for path in app.glob("models/*/*/*")} == shipped
+
+
+def test_load_test_image_loads_the_other(container: Container, pip: list[str]) -> None:
+    patient = "small=60000,large=60000,denoising=60000"
+    options = ["--headless", "--users", "2", "--run-time", "5s", "--max-p99-ms", patient]
+    with built_image("load-test", "localhost/vitrine:check-load-test", *pip) as image:
+        command = image.entered(*image.config["Entrypoint"], *options, "--host", container.url)
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert not list((image.root / "app").rglob("*.tflite"))
