@@ -111,9 +111,3 @@ def test_named_folders_and_files_are_there() -> None:
     assert named_paths
     for path in named_paths | set(re.findall(r"\]\((?:\.\./)+([^)#]+)\)", README)):
         assert (CHECKOUT / path).exists(), path
-
-
-def test_every_model_has_its_size() -> None:
-    models = {path.name for path in (CHECKOUT / "models").iterdir()}
-    section = README.partition("## Size")[2]
-    assert set(re.findall(r"^\| `([\w-]+)` \|", section, re.MULTILINE)) == models
