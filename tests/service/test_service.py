@@ -58,8 +58,8 @@ def test_altered_file_stops_the_start(models_dir: Path) -> None:
 
 
 def test_missing_file_stops_the_start(models_dir: Path) -> None:
-    (models_dir / MODEL / "1/model.keras").unlink()
-    assert "model.keras is missing" in reason(failed_start(models_dir=models_dir))
+    (models_dir / MODEL / "1/model.tflite").unlink()
+    assert "model.tflite is missing" in reason(failed_start(models_dir=models_dir))
 
 
 def test_wrong_sample_answer_stops_the_start(models_dir: Path) -> None:
