@@ -57,6 +57,8 @@ class App:
         self.metrics = Metrics(manifests, folder, worker or 0, is_on=settings.metrics)
         self.models = load_models(artifacts, settings, self.metrics)
         self.handlers = Handlers(self.models, settings)
+        # Not among the threads that unpack images: a scrape is wanted most when these are busy.
+        self.scraper = ThreadPoolExecutor(1, thread_name_prefix="metrics")
         self.metrics.watch(partial(limit_metrics, settings, self.models.names()))
         if state is not None:
             self.metrics.watch(partial(usage_metrics, os.getppid()))
@@ -66,6 +68,7 @@ class App:
     def close(self) -> None:
         """Let the models' threads end."""
         self.models.close()
+        self.scraper.shutdown(wait=False)
 
 
 def settle() -> None:

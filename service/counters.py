@@ -86,6 +86,9 @@ def open_values(folder: Path | None, worker: int, count: int, kind: str = "reque
     if folder is None:
         return memoryview(bytearray(size)).cast("d")
     with (folder / _file_name(kind, str(worker))).open("a+b") as file:
+        # Noughts are written: where the disk is full, a page that only a longer size promises would
+        # kill the process when it is first touched.
+        file.write(bytes(max(0, size - file.tell())))
         file.truncate(size)
         return memoryview(mmap.mmap(file.fileno(), size)).cast("d")
 

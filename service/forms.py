@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from starlette.datastructures import FormData, Headers, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 
-from service.errors import BadInput, TooLarge, UnsupportedImage
+from service.errors import BadInput, TooLarge, Unavailable, UnsupportedImage
 from service.request import Request
 
 MULTIPART = "multipart/form-data"
@@ -29,7 +29,7 @@ async def read_form(
 ) -> Form:
     """Read a form with 1 to `max_images` images and some of the `allowed` fields.
 
-    Raises BadInput, TooLarge or UnsupportedImage.
+    Raises BadInput, TooLarge, Unavailable or UnsupportedImage.
     """
     came = request.content_type
     if came != MULTIPART:
@@ -49,6 +49,8 @@ async def read_form(
                 f"expected at most {max_images} images, got more than {MAX_FILES}"
             ) from error
         raise BadInput(f"expected a well-formed {MULTIPART} body: {error.message}") from error
+    except OSError as error:  # parts of more than 1 MB lie in a temporary file
+        raise Unavailable(f"no room for a form: {error.strerror}") from error
     try:
         return await _form(parsed, allowed, max_images)
     finally:

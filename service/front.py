@@ -133,7 +133,9 @@ async def _page(app: App, request: Request) -> Response | None:
         case "/":
             return Response(PAGE.encode(), "text/html; charset=utf-8")
         case "/metrics" if app.settings.metrics:
-            return Response(await asyncio.to_thread(app.metrics.expose), CONTENT_TYPE)
+            loop = asyncio.get_running_loop()
+            text = await loop.run_in_executor(app.scraper, app.metrics.expose)
+            return Response(text, CONTENT_TYPE)
         case "/metrics":
             return error_response(UnknownRoute("expected VITRINE_METRICS=true, got false"))
         case "/v1/models":

@@ -28,6 +28,9 @@ SECURITY_SCHEMES: Json = {
     }
 }
 
+SECURITY: list[Json] = [{"bearer": []}, {}]
+"""Of every operation but health and metrics: a token, or none where none is asked for."""
+
 SCHEMAS: Json = {
     "ClassifyForm": _form(
         model={"type": "string", "default": "fashion-mnist"},
@@ -121,6 +124,7 @@ def _predict(*, version: bool) -> Json:
                 "multipart/form-data": {"schema": form},
             },
         },
+        "security": SECURITY,
         "responses": _responses(_PREDICTIONS | _PNG),
     }
 
@@ -133,6 +137,7 @@ PATHS: Json = {
             "tags": ["Service APIs"],
             "operationId": "list_models",
             "description": "The names of all models.",
+            "security": SECURITY,
             "responses": {
                 "200": {
                     "description": "OK",

@@ -69,7 +69,8 @@ class VitrineService(Service["Vitrine"]):
         about = {"title": "Vitrine", "version": "v1", "description": self.inner.__doc__}
         info = attrs.evolve(spec.info, contact=None, **about)
         for path, responses in openapi.RESPONSES.items():
-            spec.paths[path].post["responses"] = responses
+            post = spec.paths[path].post
+            post["responses"], post["security"] = responses, openapi.SECURITY
         paths = {path: PathItem(**operations) for path, operations in openapi.PATHS.items()}
         schemas = {name: Schema(**schema) for name, schema in openapi.SCHEMAS.items()}
         components = {"schemas": schemas, "securitySchemes": openapi.SECURITY_SCHEMES}

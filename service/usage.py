@@ -97,5 +97,12 @@ def usage_metrics(server_pid: int) -> Iterator[Metric]:
 
 
 def _memory_bytes(process: "psutil.Process") -> int:
-    memory = process.memory_full_info()
-    return int(memory.pss if hasattr(memory, "pss") else memory.rss)  # pss: Linux alone
+    """Its share of what processes have in common, and its own; where that is not told, all of both.
+
+    Only Linux tells, and not always of another process.
+    """
+    import psutil
+
+    with contextlib.suppress(psutil.AccessDenied, AttributeError):
+        return int(process.memory_full_info().pss)
+    return int(process.memory_info().rss)

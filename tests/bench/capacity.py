@@ -39,6 +39,7 @@ SLOW_S, SLOW_CONNECTIONS, SLOW_TIMES = 0.1, 4, 3
 SAMPLE, JPEG = "sample.png", "photo"
 
 # Assumptions: of these the documents say that they are none of ours.
+MIN_PODS = 2  # of the HPA
 UTILISATION = 0.7  # of a pod's CPUs, on average
 NODE_CPUS, NODE_CPUS_RESERVED = 16, 1  # kubelet, log and metrics agents, network
 NODE_USD_AN_HOUR = 0.80
@@ -111,8 +112,8 @@ def images_per_s(measured: Measured, mix: Mapping[tuple[str, str], float]) -> fl
 
 
 def pods(rate: float, images_per_s: float) -> int:
-    """Pods for a rate, at the average utilisation that is aimed at."""
-    return math.ceil(rate / (UTILISATION * images_per_s))
+    """Pods for a rate, at the average utilisation that is aimed at; two, so that one may go."""
+    return max(MIN_PODS, math.ceil(rate / (UTILISATION * images_per_s)))
 
 
 def size(measured: Measured, mix: Mapping[tuple[str, str], float], rate: float) -> Size:

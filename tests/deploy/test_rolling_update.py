@@ -99,6 +99,7 @@ def test_rolling_update_loses_no_request(tmp_path: Path) -> None:
         load = background.submit(
             run_locust, url, users=USERS, time_s=LOAD_S, folder=tmp_path, arguments=HARD
         )
+        stack.callback(end_locust)
         for leaving, port in zip(old, ports[2:], strict=True):
             wait_until_it_serves(leaving)
             wait_until_it_serves(started(port))

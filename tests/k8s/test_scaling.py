@@ -14,18 +14,22 @@ from tests.server import CHECKOUT
 
 VITRINE = 'namespace="vitrine"'
 OTHER = 'namespace="other"'
+A = f'{VITRINE},pod="vitrine-5d-a"'
+B = f'{VITRINE},pod="vitrine-5d-b"'
 # Two pods for five minutes; the first has 30 images waiting for two models and 6 requests/s
-# (2 of them refused), the second 5 and 1. Probes count nowhere, nor does another namespace.
+# (2 of them refused), the second 5 and 1. Probes count nowhere, nor do another namespace and, where
+# all pods are summed, a canary.
 SERIES = {
-    f'vitrine_queue_depth{{{VITRINE},pod="a",model="denoiser"}}': "10x20",
-    f'vitrine_queue_depth{{{VITRINE},pod="a",model="clothing"}}': "20x20",
-    f'vitrine_queue_depth{{{VITRINE},pod="b",model="denoiser"}}': "5x20",
-    f'vitrine_queue_depth{{{OTHER},pod="a",model="denoiser"}}': "1000x20",
-    f'vitrine_requests_total{{{VITRINE},pod="a",protocol="v1",status="200"}}': "0+60x20",
-    f'vitrine_requests_total{{{VITRINE},pod="a",protocol="v1",status="503"}}': "0+30x20",
-    f'vitrine_requests_total{{{VITRINE},pod="b",protocol="classify",status="200"}}': "0+15x20",
-    f'vitrine_requests_total{{{VITRINE},pod="b",protocol="other",status="200"}}': "0+3000x20",
-    f'vitrine_requests_total{{{OTHER},pod="a",protocol="v1",status="200"}}': "0+9000x20",
+    f'vitrine_queue_depth{{{A},model="denoiser"}}': "10x20",
+    f'vitrine_queue_depth{{{A},model="clothing"}}': "20x20",
+    f'vitrine_queue_depth{{{B},model="denoiser"}}': "5x20",
+    f'vitrine_queue_depth{{{OTHER},pod="vitrine-5d-a",model="denoiser"}}': "1000x20",
+    f'vitrine_requests_total{{{A},protocol="v1",status="200"}}': "0+60x20",
+    f'vitrine_requests_total{{{A},protocol="v1",status="503"}}': "0+30x20",
+    f'vitrine_requests_total{{{B},protocol="classify",status="200"}}': "0+15x20",
+    f'vitrine_requests_total{{{B},protocol="other",status="200"}}': "0+3000x20",
+    f'vitrine_queue_depth{{{VITRINE},pod="vitrine-canary-7f-c",model="denoiser"}}': "500x20",
+    f'vitrine_requests_total{{{OTHER},pod="vitrine-5d-a",protocol="v1",status="200"}}': "0+9000x20",
 }
 
 
@@ -58,7 +62,7 @@ def adapter_query(metric: str) -> str:
     query: str = rule["metricsQuery"]
     for placeholder, value in {
         "<<.Series>>": series,
-        "<<.LabelMatchers>>": 'namespace="vitrine",pod=~"a|b"',
+        "<<.LabelMatchers>>": 'namespace="vitrine",pod=~"vitrine-5d-a|vitrine-5d-b"',
         "<<.GroupBy>>": "pod",
     }.items():
         assert placeholder in query
@@ -69,8 +73,14 @@ def adapter_query(metric: str) -> str:
 @pytest.mark.parametrize(
     ("metric", "expected"),
     [
-        ("vitrine_queue_depth", {'{pod="a"}': 30.0, '{pod="b"}': 5.0}),
-        ("vitrine_requests_per_second", {'{pod="a"}': 6.0, '{pod="b"}': 1.0}),
+        (
+            "vitrine_queue_depth",
+            {'{pod="vitrine-5d-a"}': 30.0, '{pod="vitrine-5d-b"}': 5.0},
+        ),
+        (
+            "vitrine_requests_per_second",
+            {'{pod="vitrine-5d-a"}': 6.0, '{pod="vitrine-5d-b"}': 1.0},
+        ),
     ],
 )
 def test_adapter_gives_each_pod_its_own_sum(

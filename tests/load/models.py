@@ -10,7 +10,6 @@ from tests.load.pictures import Picture, drawing, photo, read_folder, read_pictu
 
 # What an image costs: a network of at least this many parameters is large, as VGG16 is.
 LARGE_PARAMETERS = 1_000_000
-COSTS = ("small", "large", "denoising")
 # Cheap ones are asked for more often.
 DEFAULT_WEIGHTS = {"small": 8, "denoising": 2, "large": 1}
 

@@ -4,7 +4,11 @@ import asyncio
 import threading
 import time
 
-from service.app import DECODE_THREADS, bound_threads
+import httpx
+
+from service.app import DECODE_THREADS, App, bound_threads
+from service.front import Front
+from service.settings import Settings
 
 
 def test_no_more_images_are_unpacked_at_once_than_there_is_memory_for() -> None:
@@ -25,3 +29,26 @@ def test_no_more_images_are_unpacked_at_once_than_there_is_memory_for() -> None:
 
     asyncio.run(unpack_many())
     assert most == DECODE_THREADS
+
+
+def test_scrape_does_not_wait_for_images_that_are_unpacked() -> None:
+    app = App(Settings(workers=1, models=("fashion-mnist-mlp",)))
+    is_over = threading.Event()
+
+    async def no_pages(*_: object) -> None:
+        raise AssertionError("this is no page of BentoML's")
+
+    async def scrape() -> httpx.Response:
+        bound_threads()
+        unpacking = [asyncio.create_task(asyncio.to_thread(is_over.wait)) for _ in range(8)]
+        transport = httpx.ASGITransport(Front(no_pages, lambda: app))
+        try:
+            async with httpx.AsyncClient(transport=transport, base_url="http://x") as client:
+                return await client.get("/metrics")
+        finally:
+            is_over.set()
+            await asyncio.gather(*unpacking)
+
+    answer = asyncio.run(asyncio.wait_for(scrape(), timeout=30))
+    app.close()
+    assert answer.status_code == 200

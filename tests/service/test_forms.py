@@ -1,6 +1,12 @@
+import asyncio
+import tempfile
+
 import httpx
 import pytest
 
+from service.errors import Unavailable
+from service.forms import read_form
+from tests.asgi import body_part, request
 from tests.service.test_handlers import PNG, SAMPLE, upload
 
 FORMS = ("/classify", "/denoise", "/v1/models/fashion-mnist:predict")
@@ -79,3 +85,14 @@ def test_predict_refuses_other_content_types(client: httpx.Client, content_type:
     assert answer.status_code == 415
     assert content_type in answer.json()["error"]
     assert client.post(path, content=SAMPLE, headers=PNG).status_code == 200
+
+
+def test_form_without_room_on_the_disk_is_told_to_come_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", "/nowhere")
+    head = b'--x\r\nContent-Disposition: form-data; name="image"; filename="a.png"\r\n\r\n'
+    body = head + bytes(2_000_000) + b"\r\n--x--\r\n"  # more than is kept in memory
+    asked = request(body_part(body), headers={"Content-Type": BOUNDARY})
+    with pytest.raises(Unavailable, match="no room for a form: No such file or directory"):
+        asyncio.run(read_form(asked, (), max_images=1, max_bytes=10_000_000))

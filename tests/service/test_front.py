@@ -107,6 +107,8 @@ def test_openapi_page_holds_every_route(client: httpx.Client) -> None:
     page = client.get("/docs.json").json()
     validate(page)
     predict = "/v1/models/{name}:predict"
+    for path in ("/classify", "/denoise", predict):
+        assert page["paths"][path]["post"]["security"] == [{"bearer": []}, {}]
     assert {"/classify", "/denoise", predict, "/v1/models", "/metrics"} <= page["paths"].keys()
     error = page["components"]["schemas"]["Error"]
     assert list(error["properties"]) == ["error"]

@@ -1,4 +1,5 @@
 import math
+import tempfile
 from collections.abc import Callable, Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -25,6 +26,7 @@ FAMILIES = {
     "vitrine_predictions": {"model", "label"},
     "vitrine_model_info": {"model", "version", "engine", "device", "sha256"},
 }
+SHARED_MEMORY = Path("/dev/shm")
 CLASSIFIED = ("fashion-mnist", "1", "v1", "200")
 BAG = ("fashion-mnist", "Bag")
 Open = Callable[[int], Metrics]
@@ -137,6 +139,15 @@ def test_worker_that_starts_again_goes_on_counting(opened: Open) -> None:
     assert value(found, "vitrine_stage_seconds_count") == 3
     assert value(found, "vitrine_stage_seconds_sum") == pytest.approx(0.006)
     assert value(found, "vitrine_queue_depth") == 0
+
+
+@pytest.mark.skipif(not SHARED_MEMORY.is_dir(), reason="there is no folder in memory")
+def test_room_for_all_numbers_is_taken_at_the_start() -> None:
+    """A page that is not there when the disk is full kills the process that touches it."""
+    with tempfile.TemporaryDirectory(dir=SHARED_MEMORY) as folder:
+        Metrics(MODELS, Path(folder))
+        (file,) = Path(folder).iterdir()
+        assert file.stat().st_blocks * 512 >= file.stat().st_size > 0
 
 
 def test_metrics_without_a_folder_count_for_themselves() -> None:

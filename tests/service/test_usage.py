@@ -11,6 +11,7 @@ import psutil
 import pytest
 
 from service.settings import cpu_quota
+from service.usage import usage_metrics
 from tests.exposition import Series, parsed, value
 from tests.server import Server, bentoml_command, command, running
 from tests.service.test_supervisor import MODEL, come_true, runs, workers
@@ -53,10 +54,23 @@ def test_every_worker_is_counted_once(either: Server) -> None:
     assert metric(either, "vitrine_worker_starts_total") == WORKERS
 
 
+@pytest.mark.skipif(not psutil.LINUX, reason="shared memory is told apart on Linux alone")
 def test_memory_is_that_of_all_processes(either: Server) -> None:
     server = psutil.Process(either.process.pid)
     memory = [process.memory_full_info().pss for process in (server, *server.children())]
     assert metric(either, "vitrine_memory_bytes") == pytest.approx(sum(memory), rel=0.1)
+
+
+def test_memory_that_another_process_does_not_show_is_told_with_what_is_shared(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def denied(_: psutil.Process) -> None:
+        raise psutil.AccessDenied
+
+    monkeypatch.setattr(psutil.Process, "memory_full_info", denied)
+    families = {family.name: family for family in usage_metrics(os.getpid())}
+    (sample,) = families["vitrine_memory_bytes"].samples
+    assert sample.value >= psutil.Process().memory_info().rss * 0.9
 
 
 def test_cpu_time_grows_with_work(either: Server) -> None:

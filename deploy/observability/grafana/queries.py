@@ -8,8 +8,6 @@ VITRINE = 'job="vitrine"'
 ASKED = 'protocol=~"classify|denoise|v1"'
 FAILED = 'status!~"2.."'
 PREDICTED = 'stage="predict"'
-WAITED = 'stage="queue"'
-USED = 'state="used"'
 
 
 def series(name: str, *matchers: str) -> str:
