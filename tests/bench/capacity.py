@@ -5,136 +5,29 @@ the figures. `--write` measures nothing and puts the kept ones into the document
 """
 
 import argparse
-import contextlib
-import datetime
 import json
-import math
-import os
-import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict
 from pathlib import Path
-from statistics import median
 
-import httpx
-from tqdm import tqdm
-
-from tests.bench.closed_loop import measure, require_wrk
-from tests.bench.payloads import Payload, photo
+from tests.bench.closed_loop import require_wrk
+from tests.bench.pod import (
+    CONNECTIONS,
+    JSON_FILE,
+    POD_CPUS,
+    SLOW_CONNECTIONS,
+    SLOW_S,
+    Measured,
+    measure_pod,
+    read,
+)
 from tests.bench.report import markdown
-from tests.bench.systems import PHOTO, Running, System, processor, started
+from tests.bench.sizing import MIXES, RATES, UTILISATION, pods, size
 from tests.server import CHECKOUT
 
-JSON_FILE = Path(__file__).with_name("capacity.json")
 DOCUMENTS = {
     CHECKOUT / "deploy" / "CAPACITY.md": ("measured", "sizes"),
     CHECKOUT / "k8s" / "README.md": ("measured",),
 }
-
-POD_CPUS = 2
-CONNECTIONS = 16
-WARM_UP_S = 2
-# What takes this long alone gets fewer connections (wrk gives an answer 2 s) and more seconds.
-SLOW_S, SLOW_CONNECTIONS, SLOW_TIMES = 0.1, 4, 3
-SAMPLE, JPEG = "sample.png", "photo"
-
-# Assumptions: of these the documents say that they are none of ours.
-MIN_PODS = 2  # of the HPA
-UTILISATION = 0.7  # of a pod's CPUs, on average
-NODE_CPUS, NODE_CPUS_RESERVED = 16, 1  # kubelet, log and metrics agents, network
-NODE_USD_AN_HOUR = 0.80
-NODES_A_CLUSTER = 1000  # a fifth of what Kubernetes is tested with
-HEAD_BYTES = 400  # request line or status, headers, TCP and IP: of a request, and of an answer
-POD_START_S = 10  # scheduled, created, ready, known to every node; the image is there
-MIN_READY_S = 5  # of the Deployment: until a rollout goes on
-CONNTRACK_S = 120  # that a node remembers a closed connection
-RATES = (1_000, 100_000, 10_000_000)
-MIXES = {
-    "small PNGs to fashion-mnist": {("fashion-mnist", SAMPLE): 1.0},
-    "photos to cats-vs-dogs": {("cats-vs-dogs", JPEG): 1.0},
-    "9 small PNGs to 1 photo": {("fashion-mnist", SAMPLE): 0.9, ("cats-vs-dogs", JPEG): 0.1},
-}
-
-
-@dataclass(frozen=True)
-class Figure:
-    """What one pod does with one payload for one model: medians over the rounds."""
-
-    model: str
-    payload: str
-    request_bytes: int
-    answer_bytes: int
-    images_per_s: float
-    cpu_ms: float
-    """Of all processes of the server, an image."""
-    p99_ms: float
-
-
-@dataclass
-class Measured:
-    """Everything that one run measured."""
-
-    date: str
-    machine: str
-    rounds: int
-    series: int = 0
-    """Lines of /metrics after every model was asked: what Prometheus keeps a pod."""
-    figures: list[Figure] = field(default_factory=list)
-
-    def of(self, model: str, payload: str) -> Figure:
-        """The figures of one model and payload."""
-        return next(f for f in self.figures if (f.model, f.payload) == (model, payload))
-
-
-@dataclass(frozen=True)
-class Size:
-    """What some requests/s take."""
-
-    pods: int
-    nodes: int
-    clusters: int
-    usd_an_hour: float
-    usd_a_million: float
-    """For a million images."""
-    gbit_in: float
-    gbit_out: float
-    """Gbit/s to and from the pods."""
-    rollout_h: float
-    """Hours to replace all pods one by one (maxSurge: 1)."""
-    conntrack: float
-    """Connections that a node remembers if no client keeps one alive."""
-    series: int
-
-
-def images_per_s(measured: Measured, mix: Mapping[tuple[str, str], float]) -> float:
-    """Of one pod that serves a mix: the pod's seconds add up, its images/s do not."""
-    return 1 / sum(share / measured.of(*of).images_per_s for of, share in mix.items())
-
-
-def pods(rate: float, images_per_s: float) -> int:
-    """Pods for a rate, at the average utilisation that is aimed at; two, so that one may go."""
-    return max(MIN_PODS, math.ceil(rate / (UTILISATION * images_per_s)))
-
-
-def size(measured: Measured, mix: Mapping[tuple[str, str], float], rate: float) -> Size:
-    """Pods, nodes, clusters, cost and network of a mix at some requests/s, an image each."""
-    count = pods(rate, images_per_s(measured, mix))
-    nodes = math.ceil(count / ((NODE_CPUS - NODE_CPUS_RESERVED) // POD_CPUS))
-    usd_an_hour = nodes * NODE_USD_AN_HOUR
-    bytes_in = sum(share * measured.of(*of).request_bytes for of, share in mix.items())
-    bytes_out = sum(share * measured.of(*of).answer_bytes for of, share in mix.items())
-    return Size(
-        count,
-        nodes,
-        math.ceil(nodes / NODES_A_CLUSTER),
-        usd_an_hour,
-        usd_an_hour / (rate * 3600) * 1e6,
-        rate * (bytes_in + HEAD_BYTES) * 8 / 1e9,
-        rate * (bytes_out + HEAD_BYTES) * 8 / 1e9,
-        count * (POD_START_S + MIN_READY_S) / 3600,
-        rate * CONNTRACK_S / nodes,
-        count * measured.series,
-    )
 
 
 def measured_table(measured: Measured) -> str:
@@ -197,107 +90,6 @@ def write_documents(measured: Measured) -> None:
     for document, names in DOCUMENTS.items():
         for name in names:
             fill(document, name, tables[name])
-
-
-def read(path: Path = JSON_FILE) -> Measured:
-    """What `--out` has written."""
-    content = json.loads(path.read_text())
-    figures = [Figure(**figure) for figure in content.pop("figures")]
-    return Measured(**content, figures=figures)
-
-
-def asking(models: Sequence[str]) -> list[System]:
-    """Every model with its own sample, and with a photo."""
-    systems = []
-    for model in models:
-        path = f"/v1/models/{model}:predict"
-        sample = (CHECKOUT / "models" / model / "1" / SAMPLE).read_bytes()
-        systems.append(_asking(model, Payload(path, sample, {"Content-Type": "image/png"})))
-        systems.append(_asking(model, photo(path, *PHOTO)))
-    return systems
-
-
-def _asking(model: str, payload: Payload) -> System:
-    return System(model, "", "/readyz", lambda: payload)
-
-
-def measure_pod(models: Sequence[str], rounds: int, seconds: int) -> Measured:
-    """Start a pod's server with all its models, and load it with each payload in turn."""
-    with contextlib.ExitStack() as until_measured:
-        with _on_cpus(POD_CPUS):
-            systems = asking(models)
-            running = until_measured.enter_context(started(systems[0], POD_CPUS))
-        turns = [_Turn.of(replace(running, system=system)) for system in systems]
-        for turn in tqdm(turns, desc="warming up"):
-            measure(turn.running, turn.connections, WARM_UP_S)
-        for _ in tqdm(range(rounds), desc="rounds"):
-            for turn in turns:
-                turn.load(seconds)
-        lines = httpx.get(f"{running.url}/metrics").text.splitlines()
-        return Measured(
-            datetime.datetime.now(datetime.UTC).date().isoformat(),
-            processor(),
-            rounds,
-            sum(not line.startswith("#") for line in lines),
-            [turn.figure() for turn in turns],
-        )
-
-
-@dataclass
-class _Turn:
-    """One model with one payload, and what its loads have shown so far."""
-
-    running: Running
-    answer_bytes: int
-    is_slow: bool
-    runs: list[tuple[float, float, float]] = field(default_factory=list)
-    """Images/s, CPU ms an image and p99 in ms of each."""
-
-    @classmethod
-    def of(cls, running: Running) -> "_Turn":
-        """Ask once."""
-        payload = running.system.payload
-        begun = time.perf_counter()
-        answer = httpx.post(
-            running.url + payload.path, content=payload.body, headers=payload.headers, timeout=60
-        )
-        return cls(running, len(answer.content), time.perf_counter() - begun > SLOW_S)
-
-    @property
-    def connections(self) -> int:
-        return SLOW_CONNECTIONS if self.is_slow else CONNECTIONS
-
-    def load(self, seconds: int) -> None:
-        """Measure one round."""
-        before_s = _cpu_s(self.running)
-        load = measure(self.running, self.connections, seconds * (SLOW_TIMES**self.is_slow))
-        cpu_ms = (_cpu_s(self.running) - before_s) / load.requests * 1000
-        self.runs.append((load.rate, cpu_ms, load.p99_ms))
-
-    def figure(self) -> Figure:
-        """The medians."""
-        system = self.running.system
-        payload = system.payload
-        kind = SAMPLE if payload.headers["Content-Type"] == "image/png" else JPEG
-        medians = (median(column) for column in zip(*self.runs, strict=True))
-        return Figure(system.name, kind, len(payload.body), self.answer_bytes, *medians)
-
-
-def _cpu_s(running: Running) -> float:
-    """CPU seconds of all processes so far."""
-    times = [process.cpu_times() for process in running.processes()]
-    return float(sum(of_one.user + of_one.system for of_one in times))
-
-
-@contextlib.contextmanager
-def _on_cpus(count: int) -> Iterator[None]:
-    """What is started within keeps to the first CPUs that this process may use."""
-    allowed = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, sorted(allowed)[:count])
-    try:
-        yield
-    finally:
-        os.sched_setaffinity(0, allowed)
 
 
 def main() -> None:

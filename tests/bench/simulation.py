@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 import simpy
 
-from tests.bench.capacity import POD_CPUS, POD_START_S
 from tests.bench.hpa import CPU, QUEUE, Autoscaler, Hpa, wanted
+from tests.bench.pod import POD_CPUS
+from tests.bench.sizing import POD_START_S
 
 TICK_S = 0.2  # how often clients learn which pods are ready; arrivals lie anywhere within
 SYNC_S = 15.0  # of the HPA's controller, by default
