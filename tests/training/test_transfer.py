@@ -19,7 +19,7 @@ from tests.conftest import SHIPPED_MODELS
 from tests.drawing import encode
 from tests.server import serve
 from tests.training.tiny import options
-from training import transfer
+from training import measure, transfer
 from training.__main__ import main
 from training.fit import fit
 from training.folders import find_photos
@@ -66,6 +66,7 @@ def models(folder: Path) -> Path:
     out = folder.parent / "models"
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder.parent)
+        patch.setattr(measure, "TIMED_ROUNDS", 2)  # of four engines; twenty take a minute
         command = ["transfer", "--data", folder, "--base", BASE, "--size", "32", "--epochs", "10"]
         assert main([*map(str, command), "--out", str(out)]) == 0
     return out

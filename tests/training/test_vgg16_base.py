@@ -14,6 +14,7 @@ import keras
 
 from service.artifact import Artifact, verify
 from service.manifest import Manifest, read_manifest
+from training import measure
 from training.__main__ import main
 from training.recipes.vgg16_base import STAGES, OneCycle, label_names
 from training.vgg16 import NAMES, load_base
@@ -48,6 +49,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_packed(root / "drawn.npz")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(root)
+        patch.setattr(measure, "TIMED_ROUNDS", 2)  # of four engines; twenty take a minute
         assert main(["vgg16-base", "--smoke", "--data", "drawn.npz", "--out", "models"]) == 0
     return root / "models" / "vgg16-base" / "1"
 
