@@ -49,8 +49,12 @@ class Server:
 
 
 def environment(**settings: object) -> dict[str, str]:
-    """This process's environment with the given VITRINE_ settings and no others."""
-    inherited = {k: v for k, v in os.environ.items() if not k.startswith("VITRINE_")}
+    """This process's environment with the given VITRINE_ settings and no others.
+
+    Nor with what `make test ARGS=…` would hand down to another make.
+    """
+    dropped = ("VITRINE_", "MAKE", "MFLAGS", "ARGS")
+    inherited = {k: v for k, v in os.environ.items() if not k.startswith(dropped)}
     inherited["BENTOML_DO_NOT_TRACK"] = "True"
     return inherited | {f"VITRINE_{name.upper()}": str(value) for name, value in settings.items()}
 
