@@ -12,13 +12,13 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import httpx
 import psutil
 
-from tests.exposition import parsed, value
+from tests.exposition import value
 from tests.load.run import run_locust
 from tests.programs import program
 from tests.server import STOP_TIMEOUT_S, Server, free_port, serve
+from tests.service.test_supervisor import metrics
 
 MODELS = "fashion-mnist,hand-signs,denoiser"
 DRAIN_S = 2.0
@@ -67,8 +67,7 @@ def proxy(folder: Path, ports: list[int]) -> Iterator[str]:
 
 
 def served_images(server: Server) -> float:
-    found = parsed(httpx.get(f"{server.url}/metrics").text)
-    return value(found, "vitrine_requests_total", protocol="v1", status="200")
+    return value(metrics(server), "vitrine_requests_total", protocol="v1", status="200")
 
 
 def wait_until_it_serves(server: Server) -> None:

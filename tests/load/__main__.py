@@ -6,9 +6,9 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from tests.load.run import CHECKOUT, run_locust
+from tests.load.run import run_locust
 from tests.load.shapes import SHAPES, STEP
-from tests.server import serve
+from tests.server import CHECKOUT, serve
 
 
 def main() -> int:

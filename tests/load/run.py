@@ -1,13 +1,13 @@
 """One run of Locust as a process of its own, and what came of it."""
 
 import csv
-import socket
 import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-CHECKOUT = Path(__file__).resolve().parents[2]
+from tests.server import CHECKOUT, free_port
+
 LOCUSTFILE = CHECKOUT / "tests" / "load" / "locustfile.py"
 END_TIMEOUT_S = 90  # beyond the run itself: start, last answers, reports
 
@@ -74,9 +74,7 @@ def run_locust(
 
 def _distributed(processes: int) -> list[str]:
     """Options for workers on this machine; on a port of their own, which no other run uses."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = str(probe.getsockname()[1])
+    port = str(free_port())
     return [
         *("--processes", str(processes), "--master-port", port),
         *("--master-bind-host", "127.0.0.1", "--master-bind-port", port),

@@ -6,15 +6,14 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import httpx
 import psutil
 import pytest
 
 from service.settings import cpu_quota
 from service.usage import usage_metrics
-from tests.exposition import Series, parsed, value
+from tests.exposition import value
 from tests.server import Server, bentoml_command, command, running
-from tests.service.test_supervisor import MODEL, come_true, runs, workers
+from tests.service.test_supervisor import MODEL, come_true, metrics, runs, workers
 
 WORKERS = 2
 
@@ -34,16 +33,12 @@ def ours(tmp_path: Path) -> Iterator[Server]:
         yield server
 
 
-def series(server: Server) -> Series:
-    return parsed(httpx.get(f"{server.url}/metrics").text)
-
-
 def metric(server: Server, name: str) -> float:
-    return value(series(server), name)
+    return value(metrics(server), name)
 
 
 def test_limits_are_told(either: Server) -> None:
-    found = series(either)
+    found = metrics(either)
     assert value(found, "vitrine_workers") == WORKERS
     assert value(found, "vitrine_cpus") == cpu_quota()
     assert value(found, "vitrine_queue_limit", model=MODEL) == WORKERS * 7
