@@ -18,9 +18,9 @@ def main() -> None:
     arguments = parser.parse_args()
     # NumPy is not used for linear algebra here, and its threads would be lost in a fork.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    from service.app import stop_on_error  # NumPy comes with it
+    from service.server.app import stop_on_error  # NumPy comes with it
+    from service.server.supervisor import serve
     from service.settings import read_settings
-    from service.supervisor import serve
 
     with stop_on_error():
         serve(read_settings(), arguments.host, arguments.port)

@@ -17,12 +17,13 @@ from bentoml._internal.service.openapi.specification import OpenAPISpecification
 from PIL import Image
 from starlette.types import ASGIApp
 
-from service import openapi, tracing
-from service.app import App, bound_threads, settle, stop_on_error
-from service.drain import drain_on_sigterm
-from service.front import fronted
-from service.handlers import CLASSIFIER, DENOISER, TOP_K
+from service.protocols import openapi
+from service.protocols.native import CLASSIFIER, DENOISER, TOP_K
+from service.server.app import App, bound_threads, settle, stop_on_error
+from service.server.drain import drain_on_sigterm
+from service.server.front import fronted
 from service.settings import read_settings
+from service.telemetry import tracing
 
 with stop_on_error():
     SETTINGS = read_settings()

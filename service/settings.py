@@ -9,7 +9,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from service.errors import SettingsError
-from service.gpus import keras_is_installed, visible_gpus
+from service.machine import default_workers
 
 PREFIX = "VITRINE_"
 
@@ -20,27 +20,6 @@ _SERVICE_LINK = re.compile(
     r"|VITRINE_(\w+_)?PORT=\w+://.*",
     re.DOTALL,
 )
-
-
-def cpu_quota() -> float:
-    """CPUs that this process may use: the cgroup's quota, else the cores it may run on."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
-        return min(cores or 1, int(quota) / int(period))
-    except (OSError, ValueError):  # no cgroup v2, or the quota is "max"
-        return cores or 1
-
-
-def cpu_limit() -> int:
-    """Whole CPUs that this process may use, at least one."""
-    return max(1, int(cpu_quota()))
-
-
-def default_workers(device: str) -> int:
-    """One for each GPU, where GPUs are used, else one for each CPU."""
-    gpus = visible_gpus() if device != "cpu" and keras_is_installed() else []
-    return len(gpus) or cpu_limit()
 
 
 class Settings(BaseModel):

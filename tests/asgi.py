@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 
 from starlette.types import Message
 
-from service.request import Request
+from service.protocols.request import Request
 
 DISCONNECT: Message = {"type": "http.disconnect"}
 

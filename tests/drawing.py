@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw
 
-from service.preprocess import Pixels
+from service.pixels.preprocess import Pixels
 
 LOSSLESS = {
     "PNG": {},

@@ -7,7 +7,7 @@ import httpx
 import pytest
 
 from tests.server import CHECKOUT, Server, environment, free_port, wait_until_ready
-from tests.service.test_handlers import SAMPLE, upload
+from tests.service.protocols.test_native import SAMPLE, upload
 
 BENTOML = [sys.executable, "-m", "bentoml"]
 

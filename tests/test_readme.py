@@ -12,7 +12,7 @@ from typing import NamedTuple
 import httpx
 import pytest
 
-from service.manifest import read_manifest
+from service.artifacts.manifest import read_manifest
 from service.settings import PREFIX, Settings
 from tests.server import CHECKOUT, START_TIMEOUT_S, environment, free_port
 from tests.service.test_errors import CONTRACT

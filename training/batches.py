@@ -6,8 +6,8 @@ import keras
 import numpy as np
 from sklearn.utils.class_weight import compute_class_weight
 
-from service.manifest import Input
-from service.preprocess import Floats, scale
+from service.pixels.preprocess import Floats, scale
+from service.pixels.spec import Input
 from training.data import Labels, one_hot
 from training.photos import Photos
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from service.manifest import Manifest
+from service.artifacts.manifest import Manifest
 
 
 def classification_results(manifest: Manifest) -> str:

@@ -8,8 +8,8 @@ import keras
 import numpy as np
 from tqdm import tqdm
 
-from service.manifest import EngineName
-from service.preprocess import Floats
+from service.artifacts.manifest import EngineName
+from service.pixels.preprocess import Floats
 from training.errors import ExportError
 from training.rounding import round_weights
 

@@ -6,8 +6,8 @@ import keras
 import numpy as np
 from PIL import Image
 
-from service.manifest import Input
-from service.preprocess import Floats, Pixels, scale
+from service.pixels.preprocess import Floats, Pixels, scale
+from service.pixels.spec import Input
 from training.data import Labels, one_hot
 
 EPOCHS_A_PASS = 4  # over all images: an interruption costs minutes, not an hour

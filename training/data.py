@@ -14,8 +14,8 @@ import numpy.typing as npt
 from PIL import Image
 from tqdm import tqdm
 
-from service.manifest import Input
-from service.preprocess import Floats, preprocess
+from service.pixels.preprocess import Floats, preprocess
+from service.pixels.spec import Input
 from training.errors import DataError
 
 Labels = npt.NDArray[np.int64]

@@ -6,10 +6,10 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from service.engine import Engine as RunningEngine
-from service.engine import KerasEngine, LiteRTEngine
-from service.manifest import Device, Engine, EngineName
-from service.preprocess import Floats
+from service.artifacts.manifest import Device, Engine, EngineName
+from service.engines.engine import Engine as RunningEngine
+from service.engines.engine import KerasEngine, LiteRTEngine
+from service.pixels.preprocess import Floats
 from training.conversion import convert
 from training.data import Labels
 from training.errors import ExportError

@@ -6,7 +6,7 @@ from skimage.restoration import denoise_nl_means
 from sklearn import metrics
 from tqdm import tqdm
 
-from service.preprocess import Floats, to_pixels
+from service.pixels.preprocess import Floats, to_pixels
 from training.data import Labels
 from training.errors import DataError
 

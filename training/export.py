@@ -13,25 +13,24 @@ import keras
 import numpy as np
 from PIL import Image
 
-from service.engine import Engine as RunningEngine
-from service.engine import open_engine
-from service.manifest import (
+from service.artifacts.manifest import (
     SCHEMA,
     Device,
     EngineName,
     ExpectedImage,
     ExpectedLabel,
     File,
-    Input,
     Manifest,
     Output,
     Sample,
-    Tiling,
     Training,
     write_manifest,
 )
-from service.preprocess import Floats, preprocess, to_pixels
-from service.tiles import predict_tiled
+from service.engines.engine import Engine as RunningEngine
+from service.engines.engine import open_engine
+from service.pixels.preprocess import Floats, preprocess, to_pixels
+from service.pixels.spec import Input, Tiling
+from service.pixels.tiles import predict_tiled
 from training.card import Card, render_card
 from training.data import Labels
 from training.engines import write_engines

@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from service.engine import Engine as RunningEngine
-from service.manifest import Engine, EngineName
-from service.preprocess import Floats
+from service.artifacts.manifest import Engine, EngineName
+from service.engines.engine import Engine as RunningEngine
+from service.pixels.preprocess import Floats
 from training.data import Labels
 from training.errors import ExportError
 from training.evaluation import as_posted, mean_psnr

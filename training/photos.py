@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from service.decode import decode, open_image
 from service.errors import RequestError
-from service.manifest import Input, Scale
-from service.preprocess import Pixels
+from service.pixels.decode import decode, open_image
+from service.pixels.preprocess import Pixels
+from service.pixels.spec import Input, Scale
 from training.data import Labels, hold_out_indices
 from training.errors import DataError
 from training.folders import Files, shown

@@ -13,7 +13,7 @@ import keras
 import numpy as np
 from tqdm import tqdm
 
-from service.preprocess import Floats
+from service.pixels.preprocess import Floats
 
 LEVELS = 127  # the converter's grid, for each output channel: -127 to 127 times a scale
 LEAST_WEIGHTS = 1024  # of a layer: the converter leaves smaller ones as they are

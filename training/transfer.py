@@ -13,8 +13,9 @@ from keras import layers
 from keras.optimizers.schedules import CosineDecay
 from PIL import Image
 
-from service.manifest import MAX_SIDE, Cover, Input, Output
-from service.preprocess import scale
+from service.artifacts.manifest import Output
+from service.pixels.preprocess import scale
+from service.pixels.spec import MAX_SIDE, Cover, Input
 from training.batches import Batches, some_of_each
 from training.card import Card
 from training.errors import DataError

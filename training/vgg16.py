@@ -9,9 +9,10 @@ import keras
 import numpy as np
 from keras import layers
 
-from service.artifact import Artifact, verify
+from service.artifacts.files import Artifact, verify
+from service.artifacts.manifest import Manifest, read_manifest
 from service.errors import ArtifactError
-from service.manifest import Manifest, Scale, read_manifest
+from service.pixels.spec import Scale
 from training.errors import TrainingError
 
 IMAGENET = "imagenet"

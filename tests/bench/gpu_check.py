@@ -19,14 +19,14 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from service.artifact import Artifact, find_artifacts, verify
-from service.engine import HALF_POLICY, KerasEngine, count_gpus
-from service.gpus import gpu_memory, let_memory_grow
-from service.manifest import Device, EngineName, Manifest
-from service.metrics import Metrics
-from service.model import Model
-from service.preprocess import Floats, preprocess
+from service.artifacts.files import Artifact, find_artifacts, verify
+from service.artifacts.manifest import Device, EngineName, Manifest
+from service.engines.engine import HALF_POLICY, KerasEngine, count_gpus
+from service.engines.gpus import gpu_memory, let_memory_grow
+from service.inference.model import Model
+from service.pixels.preprocess import Floats, preprocess
 from service.settings import Settings
+from service.telemetry.metrics import Metrics
 from tests.server import CHECKOUT
 
 COMPARED_IMAGES = 32

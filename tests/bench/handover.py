@@ -1,6 +1,6 @@
 """What the way to a thread and back costs on an event loop that is idle or busy.
 
-`python -m tests.bench.handover`: the figures behind HANDOVER_S of service/plan.py.
+`python -m tests.bench.handover`: the figures behind HANDOVER_S of service/inference/plan.py.
 """
 
 import asyncio

@@ -12,9 +12,9 @@ from statistics import median
 import uvloop
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.app import App
-from service.front import Front
-from service.queue import BatchQueue
+from service.inference.queue import BatchQueue
+from service.server.app import App
+from service.server.front import Front
 from service.settings import Settings
 from tests.bench.payloads import Payload, raw
 from tests.bench.systems import PREDICT

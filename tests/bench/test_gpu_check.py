@@ -8,8 +8,8 @@ import pytest
 
 pytest.importorskip("keras", reason="the check needs Keras")
 
-from service.engine import KerasEngine
-from service.manifest import read_manifest
+from service.artifacts.manifest import read_manifest
+from service.engines.engine import KerasEngine
 from tests.bench.gpu_check import flops_per_image
 from tests.conftest import SHIPPED_MODELS
 from tests.server import CHECKOUT

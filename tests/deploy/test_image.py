@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageChops
 
-from service.manifest import ExpectedImage, Manifest, read_manifest
+from service.artifacts.manifest import ExpectedImage, Manifest, read_manifest
 from tests.deploy.image import (
     BASE,
     Built,
@@ -123,7 +123,8 @@ def test_models_without_what_only_gpus_need(built: Built) -> None:
 
 
 def test_everything_imported_is_compiled(built: Built) -> None:
-    modules = "service.__main__, service.supervisor, service.worker, service.service, bentoml"
+    server = "service.__main__, service.server.supervisor, service.server.worker"
+    modules = f"{server}, service.service, bentoml"
     done = subprocess.run(
         built.entered("python", "-v", "-c", f"import {modules}"),
         capture_output=True,

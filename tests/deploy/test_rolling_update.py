@@ -18,7 +18,7 @@ from tests.exposition import value
 from tests.load.run import run_locust
 from tests.programs import program
 from tests.server import STOP_TIMEOUT_S, Server, free_port, serve
-from tests.service.test_supervisor import metrics
+from tests.service.server.test_supervisor import metrics
 
 MODELS = "fashion-mnist,hand-signs,denoiser"
 DRAIN_S = 2.0

@@ -1,10 +1,10 @@
 """What every pod must be: each policy looks at rendered objects and says what is wrong."""
 
-from service.app import DECODE_THREADS
 from service.errors import SettingsError
-from service.request import PROBES
+from service.protocols.request import PROBES
+from service.server.app import DECODE_THREADS
+from service.server.worker import STOP_MARGIN_S
 from service.settings import read_settings
-from service.worker import STOP_MARGIN_S
 from tests.k8s.manifests import Manifest, Manifests, containers, environment, pods, quantity
 
 # Measured with all nine models; README.md has the table.

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import yaml
 
-from service.request import PROBES
+from service.protocols.request import PROBES
 from tests.k8s.manifests import (
     K8S,
     Manifest,

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from service.manifest import Manifest as ModelManifest
-from service.manifest import read_manifest
+from service.artifacts.manifest import Manifest as ModelManifest
+from service.artifacts.manifest import read_manifest
 from tests.k8s.conftest import CPU
 from tests.k8s.manifests import (
     Manifests,

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from service.tokens import read_tokens
+from service.protocols.tokens import read_tokens
 from tests.k8s import policies, relations
 from tests.k8s.manifests import K8S, Manifests, named, render_text
 from tests.k8s.routing import backends

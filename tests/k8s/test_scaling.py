@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from service.manifest import read_manifest
-from service.metrics import PROTOCOLS, Metrics
+from service.artifacts.manifest import read_manifest
+from service.telemetry.metrics import PROTOCOLS, Metrics
 from tests.k8s.manifests import Manifest, Manifests, named
 from tests.k8s.relations import adapter_rules
 from tests.programs import program

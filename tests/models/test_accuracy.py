@@ -13,8 +13,8 @@ import numpy.typing as npt
 import pytest
 from PIL import Image, ImageOps
 
-from service.manifest import read_manifest
-from service.preprocess import preprocess
+from service.artifacts.manifest import read_manifest
+from service.pixels.preprocess import preprocess
 from tests.server import CHECKOUT, serve
 
 COUNT = 1000

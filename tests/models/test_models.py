@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 from PIL import Image, ImageEnhance, ImageOps
 
-from service.artifact import Artifact, verify
-from service.engine import Engine, open_engine
-from service.manifest import Device, EngineName, ExpectedLabel, read_manifest
-from service.metrics import Metrics
-from service.model import Model
-from service.preprocess import Floats, preprocess
+from service.artifacts.files import Artifact, verify
+from service.artifacts.manifest import Device, EngineName, ExpectedLabel, read_manifest
+from service.engines.engine import Engine, open_engine
+from service.inference.model import Model
+from service.pixels.preprocess import Floats, preprocess
 from service.settings import Settings
+from service.telemetry.metrics import Metrics
 
 MODELS = Path(__file__).parents[2] / "models"
 FOLDERS = sorted(path.parent for path in MODELS.glob("*/*/manifest.json"))

@@ -10,8 +10,8 @@ import yaml
 from opentelemetry.sdk import environment_variables
 from opentelemetry.sdk.trace import TracerProvider
 
-from service import tracing
 from service.settings import read_settings
+from service.telemetry import tracing
 from tests.observability.files import DEPLOY, OBSERVABILITY, read_yaml
 
 SERVICES: dict[str, dict[str, Any]] = read_yaml("compose.yaml")["services"]

@@ -6,8 +6,8 @@ import subprocess
 import pytest
 import yaml
 
-from service.manifest import read_manifest
-from service.metrics import Metrics
+from service.artifacts.manifest import read_manifest
+from service.telemetry.metrics import Metrics
 from tests.exposition import parsed
 from tests.observability.files import OBSERVABILITY, RULES, rules
 from tests.programs import program

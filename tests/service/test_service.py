@@ -8,11 +8,11 @@ from pathlib import Path
 import httpx
 import pytest
 
-from service.manifest import read_manifest
+from service.artifacts.manifest import read_manifest
 from tests.exposition import parsed, value
 from tests.server import CHECKOUT, bentoml_command, command, environment, free_port, running, serve
-from tests.service.test_front import UPGRADE
-from tests.service.test_handlers import PNG, PREDICT, SAMPLE, check_bentoml_client, upload
+from tests.service.protocols.test_native import PNG, PREDICT, SAMPLE, check_bentoml_client, upload
+from tests.service.server.test_front import UPGRADE
 
 MODEL = "fashion-mnist-mlp"
 

@@ -5,7 +5,8 @@ import pytest
 from pydantic import ValidationError
 
 from service.errors import SettingsError
-from service.settings import PREFIX, Settings, cpu_limit, read_settings
+from service.machine import cpu_limit
+from service.settings import PREFIX, Settings, read_settings
 from tests.conftest import SHIPPED_MODELS
 
 # What Kubernetes puts into a pod for Services named vitrine and vitrine-metrics.

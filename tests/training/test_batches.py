@@ -5,7 +5,7 @@ import pytest
 
 pytest.importorskip("keras", reason="batches are Keras's")
 
-from service.manifest import Cover, Input
+from service.pixels.spec import Cover, Input
 from training.batches import Batches, some_of_each
 from training.photos import Photos
 

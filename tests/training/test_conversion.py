@@ -9,7 +9,7 @@ pytest.importorskip("tensorflow", reason="LiteRT files are made with TensorFlow"
 
 import keras
 
-from service.engine import LiteRTEngine
+from service.engines.engine import LiteRTEngine
 from tests.training.tiny import network
 from training.conversion import convert
 from training.errors import ExportError

@@ -10,8 +10,8 @@ from PIL import Image
 
 pytest.importorskip("tqdm", reason="training needs the train extra")
 
-from service.manifest import Cover, FashionMnist, Input, KeepSize, Scale
-from service.preprocess import preprocess
+from service.pixels.preprocess import preprocess
+from service.pixels.spec import Cover, FashionMnist, Input, KeepSize, Scale
 from training.data import (
     Split,
     hold_out,

@@ -4,7 +4,7 @@ import pytest
 
 pytest.importorskip("tensorflow", reason="engines are made with TensorFlow")
 
-from service.manifest import Engine, EngineName, read_manifest
+from service.artifacts.manifest import Engine, EngineName, read_manifest
 from tests.conftest import SHIPPED_MODELS
 from training.engines import choose
 from training.errors import ExportError

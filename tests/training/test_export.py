@@ -11,10 +11,10 @@ from PIL import Image
 pytest.importorskip("tensorflow", reason="export needs TensorFlow")
 pytest.importorskip("keras", reason="export needs Keras")
 
-from service.artifact import Artifact, find_artifacts, verify
+from service.artifacts.files import Artifact, find_artifacts, verify
+from service.artifacts.manifest import ExpectedLabel, read_manifest
 from service.errors import ArtifactError
-from service.manifest import ExpectedLabel, read_manifest
-from service.preprocess import preprocess
+from service.pixels.preprocess import preprocess
 from tests.training.tiny import CARD, INPUT, LABELS, METRICS, network, options, trained
 from training import engines
 from training.card import render_card

@@ -7,9 +7,9 @@ import pytest
 
 pytest.importorskip("tensorflow", reason="engines are made with TensorFlow")
 
-from service.engine import Engine as RunningEngine
-from service.manifest import Device, EngineName
-from service.preprocess import Floats
+from service.artifacts.manifest import Device, EngineName
+from service.engines.engine import Engine as RunningEngine
+from service.pixels.preprocess import Floats
 from training import measure
 from training.errors import ExportError
 

@@ -10,7 +10,7 @@ from PIL import Image
 
 pytest.importorskip("tqdm", reason="training needs tqdm")
 
-from service.manifest import Cover, Input
+from service.pixels.spec import Cover, Input
 from training.errors import DataError
 from training.packed import read_packed
 

@@ -9,7 +9,7 @@ from PIL import Image
 
 pytest.importorskip("tqdm", reason="training needs tqdm")
 
-from service.manifest import Cover, Input
+from service.pixels.spec import Cover, Input
 from training.errors import DataError
 from training.folders import find_photos
 from training.photos import Photos, read_photos

@@ -21,13 +21,14 @@ pytest.importorskip("keras", reason="recipes need Keras")
 pytest.importorskip("h5py", reason="the hand-signs recipe needs h5py")
 pytest.importorskip("skimage", reason="the denoiser recipe needs scikit-image")
 
-from service.artifact import find_artifacts
-from service.manifest import ExpectedLabel, Manifest, Scale, read_manifest
-from service.metrics import Metrics
-from service.model import Model
-from service.models import load_models
-from service.request import Request
+from service.artifacts.files import find_artifacts
+from service.artifacts.manifest import ExpectedLabel, Manifest, read_manifest
+from service.inference.model import Model
+from service.inference.registry import load_models
+from service.pixels.spec import Scale
+from service.protocols.request import Request
 from service.settings import Settings
+from service.telemetry.metrics import Metrics
 from tests.asgi import request
 from tests.training.drawn import write_fashion_mnist, write_mnist, write_signs
 from training import recipes
@@ -333,7 +334,8 @@ FOURTH = '''
     import numpy as np
     from PIL import Image
 
-    from service.manifest import Cover, Input, Output
+    from service.artifacts.manifest import Output
+    from service.pixels.spec import Cover, Input
     from training.card import Card
     from training.data import Split, hold_out, prepare
     from training.evaluation import classification_metrics

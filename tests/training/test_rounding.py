@@ -9,7 +9,7 @@ pytest.importorskip("tensorflow", reason="windows are cut out with TensorFlow")
 
 import keras
 
-from service.preprocess import Floats
+from service.pixels.preprocess import Floats
 from training.rounding import LEVELS, MOST_INPUTS, round_to_grid, round_weights
 
 

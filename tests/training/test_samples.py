@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from service.manifest import FashionMnist, Input
-from service.preprocess import preprocess
+from service.pixels.preprocess import preprocess
+from service.pixels.spec import FashionMnist, Input
 from training.samples import digit, hand, trousers, with_noise
 
 DRAWN: dict[str, tuple[Callable[[], Image.Image], str, tuple[int, int]]] = {

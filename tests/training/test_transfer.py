@@ -14,7 +14,8 @@ pytest.importorskip("tensorflow", reason="training needs TensorFlow")
 
 import keras
 
-from service.manifest import Cover, Input, Manifest, read_manifest
+from service.artifacts.manifest import Manifest, read_manifest
+from service.pixels.spec import Cover, Input
 from tests.conftest import SHIPPED_MODELS
 from tests.drawing import encode
 from tests.server import serve

@@ -10,8 +10,8 @@ pytest.importorskip("tensorflow", reason="training needs TensorFlow")
 
 import keras
 
-from service.manifest import Cover, Input
-from service.preprocess import scale
+from service.pixels.preprocess import scale
+from service.pixels.spec import Cover, Input
 from tests.conftest import SHIPPED_MODELS
 from training.errors import TrainingError
 from training.recipes.vgg16_base import build

@@ -12,8 +12,8 @@ pytest.importorskip("tensorflow", reason="training needs TensorFlow")
 
 import keras
 
-from service.artifact import Artifact, verify
-from service.manifest import Manifest, read_manifest
+from service.artifacts.files import Artifact, verify
+from service.artifacts.manifest import Manifest, read_manifest
 from training import measure
 from training.__main__ import main
 from training.recipes.vgg16_base import STAGES, OneCycle, label_names

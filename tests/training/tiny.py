@@ -6,16 +6,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from service.manifest import (
-    Cover,
-    Engine,
-    ExpectedLabel,
-    Input,
-    Manifest,
-    Output,
-    Sample,
-    Training,
-)
+from service.artifacts.manifest import Engine, ExpectedLabel, Manifest, Output, Sample, Training
+from service.pixels.spec import Cover, Input
 from training.card import Card
 from training.options import Options
 

@@ -16,9 +16,10 @@ import numpy as np
 from keras import layers
 from PIL import Image
 
-from service.manifest import Input, KeepSize, Manifest, Output, Tiling
-from service.preprocess import Floats, Pixels, preprocess, to_pixels
-from service.tiles import predict_tiled
+from service.artifacts.manifest import Manifest, Output
+from service.pixels.preprocess import Floats, Pixels, preprocess, to_pixels
+from service.pixels.spec import Input, KeepSize, Tiling
+from service.pixels.tiles import predict_tiled
 from training.card import Card
 from training.data import keras_cache, prepare, reading, require, sha256_of
 from training.evaluation import as_posted, mean_psnr, mean_ssim, non_local_means

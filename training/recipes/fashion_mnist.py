@@ -13,7 +13,8 @@ import keras
 import numpy as np
 from keras import layers
 
-from service.manifest import FashionMnist, Input, Manifest, Output, Scale, read_manifest
+from service.artifacts.manifest import Manifest, Output, read_manifest
+from service.pixels.spec import FashionMnist, Input, Scale
 from training.card import Card, classification_results
 from training.data import Split, check, hold_out, keras_cache, prepare, reading, require, sha256_of
 from training.errors import DataError

@@ -12,7 +12,8 @@ import keras
 import numpy as np
 from keras import layers
 
-from service.manifest import Cover, Input, Output, Scale
+from service.artifacts.manifest import Output
+from service.pixels.spec import Cover, Input, Scale
 from training.card import Card
 from training.data import Labels, Split, check, hold_out, prepare, reading, require, sha256_of
 from training.errors import DataError

@@ -16,8 +16,9 @@ import keras
 import numpy as np
 from keras import layers
 
-from service.manifest import Cover, Input, Output, Scale
-from service.preprocess import scale
+from service.artifacts.manifest import Output
+from service.pixels.preprocess import scale
+from service.pixels.spec import Cover, Input, Scale
 from training.card import Card
 from training.crops import Crops, steps_an_epoch
 from training.data import check_labels, hold_out_indices, one_hot, sha256_of

@@ -1,0 +1,1 @@
+"""What training produced: manifests and files."""

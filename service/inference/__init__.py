@@ -1,0 +1,1 @@
+"""Models: queues, batches and the one door to them."""

@@ -1,0 +1,47 @@
+"""What this process may use of its machine: CPUs and GPUs, told without a deep-learning backend."""
+
+import importlib.util
+import os
+import re
+from collections.abc import MutableMapping
+from pathlib import Path
+
+VISIBLE = "CUDA_VISIBLE_DEVICES"
+_DEVICE = re.compile(r"nvidia(\d+)")
+
+
+def cpu_quota() -> float:
+    """CPUs that this process may use: the cgroup's quota, else the cores it may run on."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        return min(cores or 1, int(quota) / int(period))
+    except (OSError, ValueError):  # no cgroup v2, or the quota is "max"
+        return cores or 1
+
+
+def cpu_limit() -> int:
+    """Whole CPUs that this process may use, at least one."""
+    return max(1, int(cpu_quota()))
+
+
+def default_workers(device: str) -> int:
+    """One for each GPU, where GPUs are used, else one for each CPU."""
+    gpus = visible_gpus() if device != "cpu" and keras_is_installed() else []
+    return len(gpus) or cpu_limit()
+
+
+def visible_gpus(
+    environment: MutableMapping[str, str] = os.environ, devices: Path = Path("/dev")
+) -> list[str]:
+    """The names of the NVIDIA GPUs that this process may use."""
+    if VISIBLE in environment:
+        names = [name.strip() for name in environment[VISIBLE].split(",")]
+        return [name for name in names if name not in ("", "-1")]
+    found = (_DEVICE.fullmatch(device.name) for device in devices.glob("nvidia*"))
+    return sorted((match[1] for match in found if match), key=int)
+
+
+def keras_is_installed() -> bool:
+    """Whether anything here can use a GPU."""
+    return importlib.util.find_spec("keras") is not None

@@ -1,0 +1,135 @@
+"""From a decoded image to the network's input: the one function that training and service share."""
+
+from collections.abc import Mapping
+from typing import assert_never, cast
+
+import numpy as np
+import numpy.typing as npt
+from PIL import ExifTags, Image, ImageChops, ImageOps
+
+from service.pixels.spec import Cover, FashionMnist, Input, KeepSize, Scale
+
+Pixels = npt.NDArray[np.uint8]
+Floats = npt.NDArray[np.float32]
+
+# Modes of more than 8 bits a channel; Pillow's own conversion of them to 8 bits clips.
+_SIXTEEN_BIT_MODES = ("I;16", "I;16L", "I;16B", "I;16N")
+
+_BITS_PER_SAMPLE = 258  # the TIFF tag
+
+# EXIF orientation -> what brings the image upright. Pillow's own function also rewrites the EXIF
+# data, which fails where they are damaged, and copies images that are upright already.
+_TURNS: dict[object, Image.Transpose] = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+def preprocess(image: Image.Image, spec: Input) -> Floats:
+    """Apply the whole of `spec` to an image of any size and mode -> (height, width, channels)."""
+    return scale(resize(flatten(image, spec), spec), spec.scale)
+
+
+def scale(pixels: Pixels, spec: Scale) -> Floats:
+    """Pixels 0..255, of any shape -> float32 as the network was trained on."""
+    scaled = pixels.astype(np.float32)
+    scaled /= np.float32(spec.divisor)
+    if spec.mean != 0.0 or spec.deviation != 1.0:
+        scaled -= np.asarray(spec.mean, np.float32)
+        scaled /= np.float32(spec.deviation)
+    return scaled
+
+
+def to_pixels(values: Floats) -> Pixels:
+    """Values 0..1, of any shape -> 0..255."""
+    return np.rint(np.clip(values, 0, 1) * 255).astype(np.uint8)
+
+
+def flatten(image: Image.Image, spec: Input) -> Image.Image:
+    """Upright, opaque, 8 bits, in the colours that `spec` asks for: mode L or RGB."""
+    mode = "L" if spec.color == "grey" else "RGB"
+    image = opaque(upright(image))
+    return image if image.mode == mode else image.convert(mode)
+
+
+def upright(image: Image.Image) -> Image.Image:
+    """Apply the EXIF orientation and reduce grey of more than 8 bits to 8."""
+    turn = _TURNS.get(_orientation(image))
+    bits = _bits(image) if image.mode in _SIXTEEN_BIT_MODES else 8
+    if turn is not None:
+        image = image.transpose(turn)
+    if bits > 8:
+        return Image.fromarray((np.asarray(image).astype(np.uint16) >> bits - 8).astype(np.uint8))
+    return image
+
+
+def _bits(image: Image.Image) -> int:
+    """The bits a channel of an image of more than 8; Pillow leaves 12-bit TIFF in the low ones."""
+    depth: tuple[int, ...] = getattr(image, "tag_v2", {}).get(_BITS_PER_SAMPLE, (16,))
+    return depth[0]
+
+
+def _orientation(image: Image.Image) -> object:
+    try:
+        return image.getexif().get(ExifTags.Base.Orientation)
+    except Exception:  # damaged EXIF data say nothing; the image itself is whole
+        return None
+
+
+def opaque(image: Image.Image) -> Image.Image:
+    """Lay a transparent image on white, the background of a product photo."""
+    if not image.has_transparency_data:
+        return image
+    layer = image.convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")
+
+
+def resize(image: Image.Image, spec: Input) -> Pixels:
+    """Bring a flat image to the network's size -> (height, width, channels) uint8."""
+    height, width, _ = spec.shape
+    size = width or image.width, height or image.height
+    match spec.resize:
+        case KeepSize():
+            return _pixels(image)
+        case Cover():
+            return _pixels(ImageOps.fit(image, size, Image.Resampling.BILINEAR))
+        case FashionMnist() as procedure:
+            return _pixels(_fashion_mnist(image, size, procedure))
+        case _:
+            assert_never(spec.resize)
+
+
+def _pixels(image: Image.Image) -> Pixels:
+    return np.frombuffer(image.tobytes(), np.uint8).reshape(image.height, image.width, -1)
+
+
+def _fashion_mnist(image: Image.Image, size: tuple[int, int], spec: FashionMnist) -> Image.Image:
+    background = _corner_median(image)
+    if image.size == size and background < spec.dark_below:
+        return image
+    garment = image.crop(_box_unlike(image, background, spec.trim_tolerance))
+    shrink = min(size[0] / garment.width, size[1] / garment.height)
+    fitted = max(1, round(garment.width * shrink)), max(1, round(garment.height * shrink))
+    garment = garment.resize(fitted, Image.Resampling.BOX)
+    canvas = Image.new("L", size, background)
+    canvas.paste(garment, ((size[0] - fitted[0]) // 2, (size[1] - fitted[1]) // 2))
+    return ImageOps.invert(canvas) if background >= spec.dark_below else canvas
+
+
+def _corner_median(image: Image.Image) -> int:
+    right, bottom = image.width - 1, image.height - 1
+    level = cast(Mapping[tuple[int, int], int], image.load())
+    corners = sorted((level[0, 0], level[right, 0], level[0, bottom], level[right, bottom]))
+    return (corners[1] + corners[2]) // 2
+
+
+def _box_unlike(image: Image.Image, background: int, tolerance: float) -> tuple[int, int, int, int]:
+    """The smallest (left, top, right, bottom) that holds every pixel unlike the background."""
+    difference = ImageChops.difference(image, Image.new("L", image.size, background))
+    unlike = difference.point([255 * (level > tolerance * 255) for level in range(256)])
+    return unlike.getbbox() or (0, 0, image.width, image.height)

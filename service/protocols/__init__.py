@@ -1,0 +1,1 @@
+"""From HTTP to a call of a model, and back."""

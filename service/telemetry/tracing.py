@@ -1,0 +1,82 @@
+"""OpenTelemetry: a span for a request and each of its stages, where an exporter is configured.
+
+The OpenTelemetry SDK reads its own environment: OTEL_EXPORTER_OTLP_ENDPOINT and its kin,
+OTEL_SERVICE_NAME, OTEL_TRACES_SAMPLER (opentelemetry.io, "Environment Variable Specification").
+"""
+
+import os
+import time
+from collections.abc import Mapping
+
+from starlette.types import ASGIApp
+
+from service.errors import SettingsError
+from service.protocols.request import PROBES, Request
+
+ENDPOINTS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
+PROTOCOLS = ("OTEL_EXPORTER_OTLP_PROTOCOL", "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL")
+HTTP = "http/protobuf"
+
+
+def is_configured(environment: Mapping[str, str] = os.environ) -> bool:
+    """Whether an OTLP endpoint is named."""
+    return any(environment.get(name) for name in ENDPOINTS)
+
+
+def traced(app: ASGIApp) -> ASGIApp:
+    """The app with a span around every request; raises SettingsError for a protocol not spoken."""
+    for name in PROTOCOLS:
+        if os.environ.get(name, HTTP) != HTTP:
+            raise SettingsError(f"{name}: expected {HTTP}, got {os.environ[name]!r:.80}")
+    # Only here: what is off costs no memory and no time to start either.
+    from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+    from opentelemetry.instrumentation.asgi import OpenTelemetryMiddleware
+    from opentelemetry.sdk.resources import SERVICE_NAME, OTELResourceDetector, Resource
+    from opentelemetry.sdk.trace import TracerProvider
+    from opentelemetry.sdk.trace.export import BatchSpanProcessor
+    from opentelemetry.trace import set_tracer_provider
+    from opentelemetry.util.http import parse_excluded_urls
+
+    named = Resource({SERVICE_NAME: "vitrine"}).merge(OTELResourceDetector().detect())
+    provider = TracerProvider(resource=named)
+    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+    set_tracer_provider(provider)
+    middleware: ASGIApp = OpenTelemetryMiddleware(
+        app,
+        tracer_provider=provider,
+        excluded_urls=parse_excluded_urls(",".join(PROBES)),
+        exclude_spans=["receive", "send"],
+    )
+    return middleware
+
+
+def close() -> None:
+    """Send what has not been sent."""
+    if is_configured():
+        from opentelemetry.sdk.trace import TracerProvider
+        from opentelemetry.trace import get_tracer_provider
+
+        provider = get_tracer_provider()
+        if isinstance(provider, TracerProvider):
+            provider.shutdown()
+
+
+def annotate_span(request: Request) -> None:
+    """Put what is known of a request onto its span, and a span for each stage of each image."""
+    from opentelemetry.trace import get_current_span, get_tracer
+
+    get_current_span().set_attributes(
+        {
+            "vitrine.request_id": request.request_id,
+            "vitrine.model": request.model,
+            "vitrine.version": request.version,
+            "vitrine.images": request.images,
+            "vitrine.batch_size": request.batch_size,
+        }
+    )
+    tracer = get_tracer("vitrine")
+    offset_ns = time.time_ns() - time.perf_counter_ns()
+    for stage, started, seconds in request.stages:
+        started_ns = offset_ns + int(started * 1e9)
+        span = tracer.start_span(stage, start_time=started_ns)
+        span.end(started_ns + int(seconds * 1e9))

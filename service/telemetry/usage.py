@@ -1,0 +1,109 @@
+"""What a server as a whole may use and uses: workers, CPUs, memory; one scrape tells of all."""
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
+
+from service.machine import cpu_quota
+from service.settings import Settings
+from service.telemetry.counters import Counter, Gauge, open_values, total_values
+
+if TYPE_CHECKING:
+    import psutil
+
+_STATE = "state"
+_STATE_SLOTS = 2  # starts, ready
+_STARTED = "started"
+
+
+def limit_metrics(settings: Settings, models: Sequence[str]) -> Iterator[Metric]:
+    """What the server was told to take; `models` are their names."""
+    yield GaugeMetricFamily(
+        "vitrine_workers", "Processes that are to serve", value=settings.workers
+    )
+    yield GaugeMetricFamily("vitrine_cpus", "CPUs that may be used", value=cpu_quota())
+    limit = GaugeMetricFamily(
+        "vitrine_queue_limit", "Images that may wait, in all workers", labels=("model",)
+    )
+    for model in models:
+        limit.add_metric((model,), settings.queue_limit * settings.workers)
+    yield limit
+
+
+class WorkerState:
+    """Whether a worker serves, and how often its like was started; told over all of a server's.
+
+    It stands apart from the other metrics, whose series follow from the models: a worker that
+    cannot read these is to be seen, too.
+    """
+
+    def __init__(self, folder: Path, worker: int) -> None:
+        """Count a start; `folder` is what the workers of the server share."""
+        self._folder = folder
+        with contextlib.suppress(FileExistsError):
+            (folder / _STARTED).touch(exist_ok=False)
+        values = open_values(folder, worker, _STATE_SLOTS, _STATE)
+        Counter(values, 0).inc()
+        self._ready = Gauge(values, 1)
+        self._ready.set(0)
+
+    def set_ready(self) -> None:
+        """From now on it serves."""
+        self._ready.set(1)
+
+    def metrics(self) -> Iterator[Metric]:
+        """The state of all workers, and when the first of them was started."""
+        starts, ready = total_values(self._folder, _STATE_SLOTS, _STATE)
+        yield CounterMetricFamily(
+            "vitrine_worker_starts_total", "Times that a process was started to serve", value=starts
+        )
+        yield GaugeMetricFamily(
+            "vitrine_workers_ready",
+            "Processes that serve; fewer than vitrine_workers where one cannot start",
+            value=ready,
+        )
+        # One file's time: what each worker worked out by itself might differ by a second.
+        yield GaugeMetricFamily(
+            "vitrine_start_time_seconds",
+            "When the server was started, in seconds since 1970",
+            value=(self._folder / _STARTED).stat().st_mtime,
+        )
+
+
+def usage_metrics(server_pid: int) -> Iterator[Metric]:
+    """What the server's first process and those that it started use, as the system tells."""
+    import psutil  # at the first scrape: it takes 30 ms of a start
+
+    server = psutil.Process(server_pid)
+    own = server.cpu_times()
+    # Of the workers that have ended, too, so that the count never falls.
+    cpu_s = own.user + own.system + own.children_user + own.children_system
+    memory_bytes = _memory_bytes(server)
+    for worker in server.children():
+        with contextlib.suppress(psutil.NoSuchProcess, psutil.ZombieProcess):
+            memory_bytes += _memory_bytes(worker)
+            times = worker.cpu_times()
+            cpu_s += times.user + times.system
+    yield CounterMetricFamily(
+        "vitrine_cpu_seconds_total", "CPU time of all processes of the server", value=cpu_s
+    )
+    yield GaugeMetricFamily(
+        "vitrine_memory_bytes",
+        "Memory of all processes of the server, what they share counted once",
+        value=memory_bytes,
+    )
+
+
+def _memory_bytes(process: "psutil.Process") -> int:
+    """Its share of what processes have in common, and its own; where that is not told, all of both.
+
+    Only Linux tells, and not always of another process.
+    """
+    import psutil
+
+    with contextlib.suppress(psutil.AccessDenied, AttributeError):
+        return int(process.memory_full_info().pss)
+    return int(process.memory_info().rss)

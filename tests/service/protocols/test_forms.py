@@ -1,0 +1,98 @@
+import asyncio
+import tempfile
+
+import httpx
+import pytest
+
+from service.errors import Unavailable
+from service.protocols.forms import read_form
+from tests.asgi import body_part, request
+from tests.service.protocols.test_native import PNG, SAMPLE, upload
+
+FORMS = ("/classify", "/denoise", "/v1/models/fashion-mnist:predict")
+BOUNDARY = "multipart/form-data; boundary=x"
+
+
+@pytest.mark.parametrize("path", FORMS)
+@pytest.mark.parametrize(
+    ("content_type", "body"),
+    [
+        (BOUNDARY, b""),
+        (BOUNDARY, b"junk"),
+        (BOUNDARY, b"--x\r\nno header\r\n\r\n--x--\r\n"),
+        ("multipart/form-data", SAMPLE),
+        ("multipart/form-data; boundary=", SAMPLE),
+    ],
+)
+def test_malformed_form_is_refused(
+    client: httpx.Client, path: str, content_type: str, body: bytes
+) -> None:
+    answer = client.post(path, content=body, headers={"Content-Type": content_type})
+    assert answer.status_code == 400
+    assert list(answer.json()) == ["error"]
+
+
+@pytest.mark.parametrize("path", FORMS)
+def test_missing_part_is_named(client: httpx.Client, path: str) -> None:
+    form = b'--x\r\nContent-Disposition: form-data; name="other"\r\n\r\n1\r\n--x--\r\n'
+    headers = {"Content-Type": BOUNDARY}
+    answer = client.post(path, content=b"--x--\r\n", headers=headers)
+    assert answer.status_code == 400
+    assert "a part named image" in answer.json()["error"]
+    answer = client.post(path, content=form, headers=headers)
+    assert answer.status_code == 400
+    assert "'other'" in answer.json()["error"]
+
+
+@pytest.mark.parametrize("path", FORMS)
+def test_url_in_place_of_a_file_is_not_fetched(client: httpx.Client, path: str) -> None:
+    url = f"{client.base_url}/livez"
+    answer = client.post(path, files={"image": (None, url)})
+    assert answer.status_code == 400
+    assert "as a file" in answer.json()["error"]
+
+
+def test_file_in_place_of_a_text_field_is_refused(client: httpx.Client) -> None:
+    files = {"image": ("a.png", SAMPLE), "model": ("b.png", b"fashion-mnist")}
+    answer = client.post("/classify", files=files)
+    assert answer.status_code == 400
+    assert "field model as text" in answer.json()["error"]
+
+
+def test_repeated_field_is_refused(client: httpx.Client) -> None:
+    answer = client.post("/classify", files=upload(SAMPLE), data={"top_k": ["1", "2"]})
+    assert answer.status_code == 400
+    assert "once" in answer.json()["error"]
+
+
+def test_two_images_are_too_many_for_classify(client: httpx.Client) -> None:
+    files = [("image", ("a.png", SAMPLE))] * 2
+    assert client.post("/classify", files=files).status_code == 413
+
+
+@pytest.mark.parametrize("path", ["/classify", "/denoise"])
+@pytest.mark.parametrize("content_type", ["application/json", "image/png", "text/plain"])
+def test_form_routes_take_only_forms(client: httpx.Client, path: str, content_type: str) -> None:
+    answer = client.post(path, content=SAMPLE, headers={"Content-Type": content_type})
+    assert answer.status_code == 415
+    assert content_type in answer.json()["error"]
+
+
+@pytest.mark.parametrize("content_type", ["application/json", "text/html", "video/mp4"])
+def test_predict_refuses_other_content_types(client: httpx.Client, content_type: str) -> None:
+    path = "/v1/models/fashion-mnist:predict"
+    answer = client.post(path, content=SAMPLE, headers={"Content-Type": content_type})
+    assert answer.status_code == 415
+    assert content_type in answer.json()["error"]
+    assert client.post(path, content=SAMPLE, headers=PNG).status_code == 200
+
+
+def test_form_without_room_on_the_disk_is_told_to_come_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", "/nowhere")
+    head = b'--x\r\nContent-Disposition: form-data; name="image"; filename="a.png"\r\n\r\n'
+    body = head + bytes(2_000_000) + b"\r\n--x--\r\n"  # more than is kept in memory
+    asked = request(body_part(body), headers={"Content-Type": BOUNDARY})
+    with pytest.raises(Unavailable, match="no room for a form: No such file or directory"):
+        asyncio.run(read_form(asked, (), max_images=1, max_bytes=10_000_000))

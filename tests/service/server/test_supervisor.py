@@ -1,0 +1,329 @@
+"""The launcher and its workers, as processes."""
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+
+from tests.exposition import Series, parsed, value
+from tests.server import CHECKOUT, Server, command, environment, free_port, serve
+from tests.service.protocols.test_native import PNG, SAMPLE
+
+MODEL = "fashion-mnist-mlp"
+PREDICT = f"/v1/models/{MODEL}:predict"
+PATIENCE_S = 30  # only ever waited for in full where a test fails
+
+
+def workers(server: Server) -> list[int]:
+    """The process ids of a server's workers."""
+    return [child.pid for child in psutil.Process(server.process.pid).children()]
+
+
+def runs(pid: int) -> bool:
+    """Whether a process runs; one that has ended may lie there until somebody asks for its end."""
+    try:
+        ended: bool = psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+    return not ended
+
+
+def held_connections(server: Server) -> dict[int, int]:
+    """How many connections every worker holds."""
+    return {
+        pid: sum(
+            connection.status == psutil.CONN_ESTABLISHED
+            for connection in psutil.Process(pid).net_connections("tcp")
+        )
+        for pid in workers(server)
+    }
+
+
+def come_true(holds: Callable[[], bool]) -> bool:
+    """Whether something holds, now or after a while."""
+    deadline = time.monotonic() + PATIENCE_S
+    while not holds():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.02)
+    return True
+
+
+def metrics(server: Server) -> Series:
+    return parsed(httpx.get(f"{server.url}/metrics").text)
+
+
+def ask(server: Server) -> int:
+    """The status of an image, sent on a connection of its own."""
+    return httpx.post(f"{server.url}{PREDICT}", content=SAMPLE, headers=PNG).status_code
+
+
+@contextlib.contextmanager
+def connected(server: Server, count: int) -> Iterator[list[socket.socket]]:
+    """Connections that stay open after a request each was answered on them."""
+    with contextlib.ExitStack() as stack:
+        connections = [stack.enter_context(connect(server)) for _ in range(count)]
+        yield connections
+
+
+def connect(server: Server) -> socket.socket:
+    """A connection on which one request was answered."""
+    url = httpx.URL(server.url)
+    connection = socket.create_connection((url.host, url.port), timeout=PATIENCE_S)
+    connection.sendall(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")
+    answer = b""
+    while not answer.endswith(b"}"):
+        part = connection.recv(65536)
+        assert part, "closed"
+        answer += part
+    assert answer.startswith(b"HTTP/1.1 200 ")
+    return connection
+
+
+def owner(server: Server, connection: socket.socket) -> int:
+    """The worker that holds the other end of a connection."""
+    here = connection.getsockname()
+    for pid in workers(server):
+        for found in psutil.Process(pid).net_connections("tcp"):
+            if found.raddr == here:
+                return pid
+    raise LookupError(f"no worker holds {here}")
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server of two workers, for tests that leave them alive and without connections."""
+    with serve(tmp_path_factory.mktemp("pair"), models=MODEL, workers=2) as server:
+        yield server
+
+
+@pytest.fixture
+def idle_pair(pair: Server) -> Server:
+    assert come_true(lambda: set(held_connections(pair).values()) == {0})
+    return pair
+
+
+def test_connections_are_spread_evenly(idle_pair: Server) -> None:
+    with connected(idle_pair, 16):
+        assert list(held_connections(idle_pair).values()) == [8, 8]
+
+
+def test_connections_are_spread_evenly_where_they_are_few(idle_pair: Server) -> None:
+    with connected(idle_pair, 2):
+        assert list(held_connections(idle_pair).values()) == [1, 1]
+
+
+def test_new_connections_go_to_the_worker_with_the_fewest(idle_pair: Server) -> None:
+    with connected(idle_pair, 16) as first:
+        emptied = owner(idle_pair, first[0])
+        for connection in first:
+            if owner(idle_pair, connection) == emptied:
+                connection.close()
+        assert come_true(lambda: held_connections(idle_pair)[emptied] == 0)
+        with connected(idle_pair, 4) as later:
+            assert {owner(idle_pair, connection) for connection in later} == {emptied}
+
+
+def test_connection_without_a_request_goes_to_a_worker_too(idle_pair: Server) -> None:
+    url = httpx.URL(idle_pair.url)
+    with contextlib.ExitStack() as stack:
+        for _ in range(4):
+            stack.enter_context(socket.create_connection((url.host, url.port)))
+        assert come_true(lambda: list(held_connections(idle_pair).values()) == [2, 2])
+
+
+def test_worker_that_is_killed_is_replaced_and_its_counts_are_kept(tmp_path: Path) -> None:
+    with serve(tmp_path, models=MODEL, workers=2) as server:
+        assert [ask(server) for _ in range(10)] == [200] * 10
+        before = workers(server)
+        os.kill(before[0], signal.SIGKILL)
+        assert come_true(lambda: len(set(workers(server)) - set(before)) == 1)
+        # One worker goes on alone until the other is ready.
+        assert [ask(server) for _ in range(10)] == [200] * 10
+
+        def new_one_answers() -> bool:
+            with connected(server, 2):
+                return list(held_connections(server).values()) == [1, 1]
+
+        assert come_true(new_one_answers)
+        assert [ask(server) for _ in range(10)] == [200] * 10
+        after = metrics(server)
+        assert server.stop(signal.SIGTERM) == 0
+    assert value(after, "vitrine_requests_total", model=MODEL, status="200") == 30
+    assert value(after, "vitrine_requests_total", model=MODEL) == 30
+    assert value(after, "vitrine_predictions_total", label="Trouser") == 30
+    assert value(after, "vitrine_batch_size_sum") == 30
+    assert value(after, "vitrine_queue_depth") == 0
+
+
+def test_worker_that_is_killed_is_told_of_in_the_log(tmp_path: Path) -> None:
+    with serve(tmp_path, models=MODEL, workers=1, log_format="json") as server:
+        (killed,) = workers(server)
+        os.kill(killed, signal.SIGKILL)
+        assert come_true(lambda: workers(server) not in ([], [killed]))
+        assert come_true(lambda: "ended with -9" in server.log.read_text())
+        assert server.stop() == 0
+
+
+@dataclass
+class Start:
+    """A server of which nobody has asked yet whether it is ready."""
+
+    process: subprocess.Popen[bytes]
+    log: Path
+
+    def check_that_it_ended_for_its_port(self, port: int) -> None:
+        assert self.process.wait(PATIENCE_S) == 1
+        output = self.log.read_text()
+        assert "Traceback" not in output
+        (line,) = (line for line in output.splitlines() if line.startswith("error: "))
+        assert str(port) in line
+
+
+@contextlib.contextmanager
+def started(folder: Path, port: int, **settings: object) -> Iterator[Start]:
+    handle, name = tempfile.mkstemp(dir=folder)
+    with open(handle, "wb") as output:
+        process = subprocess.Popen(
+            command(port), cwd=CHECKOUT, env=environment(**settings), stdout=output, stderr=output
+        )
+    try:
+        yield Start(process, Path(name))
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def test_port_in_use_stops_the_start_with_one_line(tmp_path: Path) -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port: int = other.getsockname()[1]
+        with started(tmp_path, port, models=MODEL, workers=2) as start:
+            start.check_that_it_ended_for_its_port(port)
+
+
+def test_port_that_another_takes_during_the_start_stops_it_with_one_line(tmp_path: Path) -> None:
+    with socket.socket() as other:
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        other.bind(("127.0.0.1", 0))
+        port: int = other.getsockname()[1]
+        with started(tmp_path, port, workers=1) as start:
+            process = psutil.Process(start.process.pid)
+            assert come_true(lambda: process.children() != [])
+            other.listen()  # the worker has yet to load its models
+            start.check_that_it_ended_for_its_port(port)
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
+def test_server_that_is_asked_to_end_leaves_nothing_behind(
+    tmp_path: Path, how: signal.Signals, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    with serve(tmp_path, models=MODEL, workers=2) as server:
+        left = workers(server)
+        assert len(left) == 2
+        (folder,) = tmp_path.glob("vitrine-metrics-*")
+        assert server.stop(how) == 0
+        assert not any(map(runs, left))
+        assert not folder.exists()
+        assert "Traceback" not in server.log.read_text()
+
+
+def test_server_ends_while_connections_are_open(tmp_path: Path) -> None:
+    with serve(tmp_path, models=MODEL, workers=2) as server, connected(server, 4) as connections:
+        assert server.stop(signal.SIGTERM) == 0
+        assert [connection.recv(1) for connection in connections] == [b""] * 4
+
+
+def test_server_that_is_killed_leaves_no_worker_behind(tmp_path: Path) -> None:
+    with serve(tmp_path, models=MODEL, workers=2) as server:
+        left = workers(server)
+        assert len(left) == 2
+        server.process.kill()
+        server.process.wait()
+        try:
+            assert come_true(lambda: not any(map(runs, left)))
+        finally:
+            for pid in filter(runs, left):
+                os.kill(pid, signal.SIGKILL)
+
+
+def test_server_that_is_asked_to_end_before_it_is_ready_ends(tmp_path: Path) -> None:
+    with started(tmp_path, free_port(), workers=2) as start:
+        process = psutil.Process(start.process.pid)
+        assert come_true(lambda: len(process.children()) == 2)
+        start.process.send_signal(signal.SIGTERM)
+        assert start.process.wait(PATIENCE_S) == 0
+        assert "Traceback" not in start.log.read_text()
+
+
+def test_ready_line_is_written_once_all_workers_are_ready(pair: Server) -> None:
+    assert pair.log.read_text().count(" ready workers=2") == 1
+
+
+def test_metrics_of_two_servers_lie_in_folders_of_their_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(tmp_path))
+    with (
+        serve(tmp_path, models=MODEL, workers=1) as one,
+        serve(tmp_path, models=MODEL, workers=1) as other,
+    ):
+        assert ask(one) == 200
+        assert value(metrics(one), "vitrine_requests_total", model=MODEL) == 1
+        assert value(metrics(other), "vitrine_requests_total", model=MODEL) == 0
+
+
+def test_free_port_is_taken_where_none_is_named(tmp_path: Path) -> None:
+    with started(tmp_path, 0, models=MODEL, workers=1) as start:
+        assert come_true(lambda: " ready " in start.log.read_text())
+        (listening,) = psutil.Process(start.process.pid).net_connections("tcp")
+        assert httpx.get(f"http://127.0.0.1:{listening.laddr.port}/readyz").status_code == 200
+
+
+def test_worker_that_hangs_holds_up_nobody_but_its_own(tmp_path: Path) -> None:
+    with (
+        serve(tmp_path, models=MODEL, workers=2) as server,
+        contextlib.ExitStack() as stack,
+    ):
+        hung, _ = workers(server)
+        os.kill(hung, signal.SIGSTOP)
+        try:
+            url = httpx.URL(server.url)
+            assert url.port is not None
+            for _ in range(1000):  # many more than lie in the channel of the one that hangs
+                connection = socket.create_connection((url.host, url.port), PATIENCE_S)
+                stack.enter_context(connection)
+            connection.sendall(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert connection.recv(65536).startswith(b"HTTP/1.1 200 ")
+        finally:
+            os.kill(hung, signal.SIGCONT)
+
+
+def test_worker_that_is_asked_to_end_loses_no_request(tmp_path: Path) -> None:
+    with serve(tmp_path, models=MODEL, workers=2) as server:
+        ending = workers(server)[0]
+        os.kill(ending, signal.SIGTERM)
+        while runs(ending):
+            assert ask(server) == 200
+        assert come_true(lambda: len(workers(server)) == 2)
+        assert server.stop(signal.SIGTERM) == 0
+
+
+def test_connections_wait_while_the_only_worker_is_replaced(tmp_path: Path) -> None:
+    with serve(tmp_path, models=MODEL, workers=1) as server:
+        (only,) = workers(server)
+        os.kill(only, signal.SIGKILL)
+        assert come_true(lambda: not runs(only))
+        assert ask(server) == 200
