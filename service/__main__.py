@@ -2,6 +2,7 @@
 
 import argparse
 import os
+from typing import Any
 
 
 def _port(text: str) -> int:
@@ -23,7 +24,14 @@ def main() -> None:
     from service.settings import read_settings
 
     with stop_on_error():
-        serve(read_settings(), arguments.host, arguments.port)
+        serve(read_settings(), arguments.host, arguments.port, _bentoml_schema)
+
+
+def _bentoml_schema() -> dict[str, Any]:
+    # Only when it is asked for: BentoML takes longer to import than all that a worker loads.
+    from service.service import bentoml_schema
+
+    return bentoml_schema()
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ VitrineError
     └── SettingsError
 """
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 
@@ -68,6 +69,15 @@ class WrongMethod(RequestError):
     """The path exists, for another method."""
 
     status = 405
+
+    def __init__(self, message: str, allowed: Sequence[str]) -> None:
+        super().__init__(message)
+        self.allowed = allowed
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """Allow (RFC 9110, section 10.2.1)."""
+        return {"Allow": ", ".join(self.allowed)}
 
 
 class TooLarge(RequestError):

@@ -31,6 +31,10 @@ class Settings(BaseModel):
     """Folder of artifacts, `<name>/<version>/`; by default `models` beside `service`."""
     models: tuple[str, ...] = ()
     """Names to serve, separated by commas; none means all."""
+    plugins: tuple[str, ...] = ()
+    """Modules to import at the start, separated by commas: they add kinds of model to TASKS."""
+    default_models: Mapping[str, str] = Field(default_factory=dict)
+    """The model that answers a form route where none is named: `classify=NAME,denoise=NAME`."""
     device: Literal["auto", "cpu", "gpu"] = "auto"
     """Where networks run; `gpu` without a GPU stops the start, `auto` takes what there is."""
     workers: int = Field(
@@ -57,6 +61,8 @@ class Settings(BaseModel):
     """Seconds after SIGTERM in which `/readyz` is 503 while requests are still taken."""
     api_tokens_file: Path | None = None
     """File with the SHA-256 of each bearer token that is taken, one a line; none lets all in."""
+    metrics_dir: Path | None = None
+    """Folder in which workers share their metrics; by default a temporary one of the server."""
     metrics: bool = True
     """Whether `/metrics` is there."""
     log_requests: bool = False
@@ -64,7 +70,17 @@ class Settings(BaseModel):
     log_format: Literal["text", "json"] = "text"
     """How log lines are written."""
 
-    @field_validator("models", mode="before")
+    @field_validator("default_models", mode="before")
+    @classmethod
+    def _split_pairs(cls, value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        pairs = [pair.partition("=") for pair in value.split(",") if pair.strip()]
+        if any(not (verb.strip() and name.strip()) for verb, _, name in pairs):
+            raise ValueError("expected verb=name,verb=name")
+        return {verb.strip(): name.strip() for verb, _, name in pairs}
+
+    @field_validator("models", "plugins", mode="before")
     @classmethod
     def _split_names(cls, value: object) -> object:
         if isinstance(value, str):

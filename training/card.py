@@ -1,28 +1,16 @@
 """The model card: what a recipe says of its model, and the numbers of its manifest."""
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
+
+import yaml
 
 from service.artifacts.manifest import Manifest
+from training.tasks import TASKS
 
-
-def classification_results(manifest: Manifest) -> str:
-    """The overall figures and a table by class, on the test split."""
-    metrics = manifest.metrics
-    count = round(metrics["test_count"])
-    lines = [
-        f"On the test split ({count:,} images, none of them trained on): accuracy "
-        f"**{metrics['accuracy']:.4f}**, macro F1 {metrics['f1_macro']:.4f}, macro one-versus-rest "
-        f"ROC AUC {metrics['roc_auc_ovr_macro']:.4f}.",
-        "",
-        "| class | images | precision | recall | F1 | ROC AUC |",
-        "|---|---|---|---|---|---|",
-    ]
-    for label in manifest.labels:
-        values = (metrics[f"{name}/{label}"] for name in ("precision", "recall", "f1", "roc_auc"))
-        shown = " | ".join(f"{value:.3f}" for value in values)
-        lines.append(f"| {label} | {round(metrics[f'count/{label}']):,} | {shown} |")
-    return "\n".join(lines)
+LICENSE = "apache-2.0"  # of the weights
 
 
 @dataclass(frozen=True)
@@ -34,15 +22,13 @@ class Card:
     not_for: str
     data: str
     limits: str
-    results: Callable[[Manifest], str] = classification_results
-    figures: tuple[tuple[str, str], ...] = (
-        ("Loss and accuracy by epoch", "curves.png"),
-        ("Confusion matrix", "confusion.png"),
-    )
+    results: Callable[[Manifest], str] | None = None
+    """What is said of the metrics; None leaves it to the task."""
 
 
 def render_card(manifest: Manifest, card: Card) -> str:
-    """The card as Markdown, for `README.md` in the artifact."""
+    """The card as Markdown, for `README.md` in the artifact; its front matter is Hugging Face's."""
+    task = TASKS[manifest.task.type]
     height, width, _ = manifest.input.shape
     size = "any size" if height is None else f"{height}x{width}"
     origin = manifest.training
@@ -51,12 +37,15 @@ def render_card(manifest: Manifest, card: Card) -> str:
         for name, value in origin.arguments.items()
         if value is not None and value is not False
     )
-    base = f"It stands on the weights of {origin.base}. " if origin.base else ""
-    figures = "\n\n".join(f"{title}:\n\n![{title}]({file})" for title, file in card.figures)
-    return f"""# {card.title}
+    base = f"It starts from the weights of {origin.base}. " if origin.base else ""
+    results = (card.results or task.results)(manifest)
+    figures = "\n\n".join(f"{title}:\n\n![{title}]({file})" for title, file in task.figures)
+    return f"""---
+{front_matter(manifest)}---
+# {card.title}{_smoke_warning(manifest)}
 
-Model `{manifest.name}`, version {manifest.version}: {manifest.task}, {manifest.parameters:,} \
-parameters, input {size} ({manifest.input.color}).
+Model `{manifest.name}`, version {manifest.version}: {manifest.task.type}, \
+{manifest.parameters:,} parameters, input {size} ({manifest.input.color}).
 
 ## What it is for
 {card.purpose}
@@ -64,11 +53,14 @@ parameters, input {size} ({manifest.input.color}).
 ## What it is not for
 {card.not_for}
 
+## Try it
+{_example(manifest)}
+
 ## Data and licence
 {card.data}
 
 ## Results
-{card.results(manifest)}
+{results}
 
 {figures}
 
@@ -88,11 +80,57 @@ python -m training {origin.recipe} {arguments}
 """
 
 
+def front_matter(manifest: Manifest) -> str:
+    """The YAML that Hugging Face reads (huggingface.co/docs/hub/model-cards)."""
+    task = TASKS[manifest.task.type]
+    metrics = [
+        {"type": name, "value": manifest.metrics[key]}
+        for name, key in task.headline.items()
+        if key in manifest.metrics
+    ]
+    dataset = {"name": manifest.training.dataset, "type": "image"}
+    fields: dict[str, Any] = {
+        "license": LICENSE,
+        "pipeline_tag": task.tag,
+        "library_name": "keras",
+        "tags": [task.tag, "keras", "tflite"],
+        "datasets": [manifest.training.dataset],
+        "metrics": list(task.headline),
+        "model-index": [
+            {
+                "name": manifest.name,
+                "results": [{"task": {"type": task.tag}, "dataset": dataset, "metrics": metrics}],
+            }
+        ],
+    }
+    text: str = yaml.safe_dump(fields, sort_keys=False, allow_unicode=True)
+    return text
+
+
+def _smoke_warning(manifest: Manifest) -> str:
+    is_smoke = manifest.training.arguments.get("smoke")
+    return " (smoke run on a few hundred images: not for use)" if is_smoke else ""
+
+
+def _example(manifest: Manifest) -> str:
+    sample = manifest.sample
+    expected = json.dumps(sample.expected.model_dump(exclude={"tolerance"}), ensure_ascii=False)
+    url = f"http://localhost:3000/v1/models/{manifest.name}:predict"
+    return f"""![The sample]({sample.file})
+
+The project drew this image. From this folder, with the service running:
+```
+curl -s -H "Content-Type: image/png" --data-binary @{sample.file} {url} -o answer
+```
+The recorded answer: `{expected}`."""
+
+
 def speed_table(manifest: Manifest) -> str:
     """Of every engine: milliseconds by batch size, and what it costs against the float network."""
     sizes = list(next(iter(manifest.engines.values())).milliseconds)
-    quality = ["accuracy", "same label"] if manifest.labels else ["PSNR, dB"]
-    columns = ["engine", *(f"batch {size}" for size in sizes), *quality, "largest difference"]
+    measures = TASKS[manifest.task.type].columns
+    titles = [title for title, _ in measures.values()]
+    columns = ["engine", *(f"batch {size}" for size in sizes), *titles, "largest difference"]
     lines = [
         "Median milliseconds of one `predict` on one thread of the CPU that exported it (Keras: on "
         "all), and what each engine answers to the validation images:",
@@ -104,10 +142,7 @@ def speed_table(manifest: Manifest) -> str:
         chosen = [device for device, choice in manifest.engine.items() if choice == name]
         first = f"{name} (served on a {' and a '.join(chosen)})" if chosen else name
         times = [f"{engine.milliseconds[size]:.3g}" for size in sizes]
-        if engine.psnr_db is None:
-            rest = [f"{engine.accuracy:.4f}", f"{engine.label_agreement:.4f}"]
-        else:
-            rest = [f"{engine.psnr_db:.2f}"]
-        cells = [first, *times, *rest, f"{engine.max_abs_difference:.1g}"]
+        quality = [f"{engine.quality[key]:{form}}" for key, (_, form) in measures.items()]
+        cells = [first, *times, *quality, f"{engine.max_abs_difference:.1g}"]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)

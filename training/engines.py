@@ -2,27 +2,20 @@
 
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
 
 from service.artifacts.manifest import Device, Engine, EngineName
+from service.engines.device import open_engine
 from service.engines.engine import Engine as RunningEngine
-from service.engines.engine import KerasEngine, LiteRTEngine
 from service.pixels.preprocess import Floats
 from training.conversion import convert
-from training.data import Labels
 from training.errors import ExportError
 from training.half import halve_weights
 from training.measure import MAX_BATCH_S, Engines, measure
-
-# What a choice may cost, against the float network on the validation split.
-MAX_ACCURACY_LOSS = 0.005
-MIN_LABEL_AGREEMENT = 0.99
-MAX_PSNR_LOSS_DB = 0.1
-# What LiteRT may differ by in float32: more is a mistake of the conversion.
-MAX_ABS_DIFFERENCE = 1e-3
-MIN_FLOAT_AGREEMENT = 0.999
+from training.tasks.task import INPUT, Outputs, TrainingTask
 
 HALF_ABOVE = 5_000_000  # parameters: larger networks are stored in half precision
 SAME_SPEED = 1.1  # a ratio of times that another measurement may turn round
@@ -31,17 +24,18 @@ SAME_SPEED = 1.1  # a ratio of times that another measurement may turn round
 def write_engines(
     network: keras.Model,
     folder: Path,
+    task: TrainingTask,
     *,
     inputs: Floats,
-    truth: Labels | Floats,
+    truth: Any,
     calibration: Floats,
     sample: Floats,
 ) -> tuple[Engines, dict[Device, EngineName]]:
     """Write model.keras and the chosen model.tflite; returns all that was measured and the choice.
 
-    inputs are validation images as the network takes them, truth their labels (n,) or the images
-    that a denoiser should give, calibration images that 8 bits are fitted to, sample the one image
-    that every engine must give the same label. Raises ExportError for weights that half precision
+    inputs are validation images as the network takes them, truth what the task judges answers by,
+    calibration images that 8 bits are fitted to, sample the one image (height, width, channels) to
+    which every engine must give the same answer. Raises ExportError for weights that half precision
     does not hold, answers that are no numbers, and where none of LiteRT's engines is right.
     """
     model = folder / "model.keras"
@@ -52,14 +46,16 @@ def write_engines(
     _check_stored(network, stored)
     with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
         files = convert(stored, calibration, Path(scratch))
-        running: dict[EngineName, RunningEngine] = {
-            "keras": KerasEngine(model, "cpu"),
-            **{name: LiteRTEngine(file, 1, name) for name, file in files.items()},
-            "keras-half": KerasEngine(model, "cpu", "keras-half"),
+        candidates: dict[EngineName, Path] = {"keras": model, **files, "keras-half": model}
+        tensors = {"inputs": [INPUT], "outputs": list(task.outputs())}
+        running = {
+            name: open_engine(name, file, "cpu", 1, **tensors) for name, file in candidates.items()
         }
-        engines = measure(running, inputs, truth)
-        _check_conversion(engines.get("litert"))
-        choice = choose(_alike(engines, running, sample) if truth.ndim == 1 else engines)
+        engines = measure(running, inputs, truth, task)
+        if "litert" not in engines:
+            raise ExportError("expected numbers from LiteRT in float32, got something else")
+        task.check_conversion(engines["litert"])
+        choice = choose(_that_agree(engines, running, sample, task), task)
         files[choice["cpu"]].replace(folder / "model.tflite")
     kept = {"keras": model.name, "keras-half": model.name, choice["cpu"]: "model.tflite"}
     served = engines[choice["cpu"]].milliseconds
@@ -74,7 +70,7 @@ def write_engines(
     }, choice
 
 
-def choose(engines: Engines) -> dict[Device, EngineName]:
+def choose(engines: Engines, task: TrainingTask) -> dict[Device, EngineName]:
     """The fastest that are right enough: of LiteRT's for the CPU, of Keras's for the GPU.
 
     Of engines that are as fast as each other, the most exact. On a CPU Keras is measured for
@@ -82,14 +78,14 @@ def choose(engines: Engines) -> dict[Device, EngineName]:
     GPU, which export may not have, half precision is taken for the faster one. Raises ExportError
     if none of LiteRT's is right enough.
     """
-    float32 = engines["keras"]
-    right = [name for name, engine in engines.items() if _is_right(engine, float32)]
+    float32 = engines["keras"].quality
+    right = [name for name, engine in engines.items() if task.is_right(engine.quality, float32)]
     lite = {
         name: _milliseconds_per_image(engines[name]) for name in right if name.startswith("litert")
     }
     if not lite:
         raise ExportError(
-            "expected the sample's label and the accuracy of Keras from one of LiteRT's engines, "
+            "expected the sample's answer and the quality of Keras from one of LiteRT's engines, "
             f"got them from {', '.join(right)} alone"
         )
     fast = [name for name in lite if lite[name] <= SAME_SPEED * min(lite.values())]
@@ -99,25 +95,30 @@ def choose(engines: Engines) -> dict[Device, EngineName]:
     }
 
 
-def _is_right(engine: Engine, float32: Engine) -> bool:
-    if engine.accuracy is not None and float32.accuracy is not None:
-        loss = float32.accuracy - engine.accuracy
-        return loss <= MAX_ACCURACY_LOSS and (engine.label_agreement or 0) >= MIN_LABEL_AGREEMENT
-    assert engine.psnr_db is not None
-    assert float32.psnr_db is not None
-    return float32.psnr_db - engine.psnr_db <= MAX_PSNR_LOSS_DB
-
-
 def _milliseconds_per_image(engine: Engine) -> float:
     """The geometric mean over the measured batch sizes: each counts alike."""
     each = [milliseconds / int(size) for size, milliseconds in engine.milliseconds.items()]
     return float(np.exp(np.mean(np.log(each))))
 
 
-def _alike(engines: Engines, running: dict[EngineName, RunningEngine], sample: Floats) -> Engines:
-    """Those that give the sample the label that Keras gives it."""
-    labels = {name: int(running[name].predict(sample)[0].argmax()) for name in engines}
-    return {name: engine for name, engine in engines.items() if labels[name] == labels["keras"]}
+def _that_agree(
+    engines: Engines,
+    running: dict[EngineName, RunningEngine],
+    sample: Floats,
+    task: TrainingTask,
+) -> Engines:
+    """Those whose answer to the sample is that of Keras."""
+    answers = {name: sample_answer(running[name], sample, task) for name in engines}
+    return {
+        name: engine
+        for name, engine in engines.items()
+        if task.agree(answers[name], answers["keras"])
+    }
+
+
+def sample_answer(engine: RunningEngine, sample: Floats, task: TrainingTask) -> Outputs:
+    """What an engine answers to one image (height, width, channels)."""
+    return task.answer(sample, lambda batch: engine.predict({INPUT: batch}))
 
 
 def _check_stored(network: keras.Model, stored: keras.Model) -> None:
@@ -127,17 +128,3 @@ def _check_stored(network: keras.Model, stored: keras.Model) -> None:
                 f"expected a network whose weights float16 holds, for it has more than "
                 f"{HALF_ABOVE:,} parameters: call training.half.round_to_half before testing it"
             )
-
-
-def _check_conversion(lite: Engine | None) -> None:
-    if lite is None:
-        raise ExportError("expected numbers from LiteRT in float32, got something else")
-    agreement = lite.label_agreement
-    if not lite.max_abs_difference <= MAX_ABS_DIFFERENCE or (
-        agreement is not None and agreement < MIN_FLOAT_AGREEMENT
-    ):
-        raise ExportError(
-            f"LiteRT differs from Keras on the validation images: outputs by up to "
-            f"{lite.max_abs_difference:.2g} (at most {MAX_ABS_DIFFERENCE}), same label on "
-            f"{agreement} of them (at least {MIN_FLOAT_AGREEMENT})"
-        )

@@ -7,38 +7,32 @@ import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any
 
 import keras
-import numpy as np
 from PIL import Image
 
 from service.artifacts.manifest import (
+    MANIFEST_FILE,
     SCHEMA,
     Device,
     EngineName,
-    ExpectedImage,
-    ExpectedLabel,
     File,
     Manifest,
-    Output,
-    Sample,
     Training,
+    parse_manifest,
     write_manifest,
 )
-from service.engines.engine import Engine as RunningEngine
-from service.engines.engine import open_engine
-from service.pixels.preprocess import Floats, preprocess, to_pixels
-from service.pixels.spec import Input, Tiling
-from service.pixels.tiles import predict_tiled
+from service.engines.device import open_engine
+from service.pixels.preprocess import Floats, preprocess
+from service.pixels.spec import Input
+from service.tasks import TASKS
 from training.card import Card, render_card
-from training.data import Labels
-from training.engines import write_engines
+from training.engines import sample_answer, write_engines
 from training.measure import Engines
 from training.options import Options
+from training.tasks.task import INPUT, TrainingTask
 
-# What one processor's rounding may differ by from another's, beside what the engines do.
-TOLERANCE, TOLERANCE_LEVELS = 0.02, 2
 CALIBRATION_IMAGES = 400
 LIBRARIES = ("keras", "tensorflow", "jax", "torch", "numpy", "pillow", "ai-edge-litert")
 
@@ -48,14 +42,12 @@ class Trained:
     """A trained network and all that an artifact says of it."""
 
     name: str
-    task: Literal["classification", "denoising"]
-    labels: tuple[str, ...]
+    task: TrainingTask
     input: Input
-    output: Output
     network: keras.Model
     validation: Floats
-    validation_truth: Labels | Floats
-    """Labels (n,), or the images that a denoiser should give."""
+    validation_truth: Any
+    """What the task judges answers by: labels (n,), or the images that a denoiser should give."""
     calibration: Floats
     """Training images as the network takes them, that 8 bits are fitted to: CALIBRATION_IMAGES."""
     metrics: dict[str, float]
@@ -65,7 +57,8 @@ class Trained:
     seconds: float
     card: Card
     draw_figures: Callable[[Path], None]
-    tiling: Tiling | None = None
+    latency_objective_s: float | None = 0.25
+    """99 % of the requests are to be answered within; None where it depends on the input."""
     base: str | None = None
     base_sha256: str | None = None
 
@@ -78,69 +71,54 @@ def export(trained: Trained, options: Options) -> Path:
     with tempfile.TemporaryDirectory(dir=parent, prefix=".writing-") as scratch:
         folder = Path(scratch) / version
         folder.mkdir()
-        batch = preprocess(trained.sample, trained.input)[np.newaxis]
+        image = preprocess(trained.sample, trained.input)
         engines, choice = write_engines(
             trained.network,
             folder,
+            trained.task,
             inputs=trained.validation,
             truth=trained.validation_truth,
             calibration=trained.calibration,
-            sample=batch,
+            sample=image,
         )
-        sample = _write_sample(trained, batch, folder, engines, tuple(choice.values()))
+        sample = _write_sample(trained, image, folder, engines, tuple(choice.values()))
         trained.draw_figures(folder)
         draft = _manifest(trained, options, version, engines=engines, choice=choice, sample=sample)
         (folder / "README.md").write_text(render_card(draft, trained.card))
-        files = {
-            path.name: File(
-                sha256=hashlib.sha256(path.read_bytes()).hexdigest(), bytes=path.stat().st_size
-            )
-            for path in sorted(folder.iterdir())
-        }
-        write_manifest(folder, draft.model_copy(update={"files": files}))
+        write_manifest(folder, draft.model_copy(update={"files": listed_files(folder)}))
         return Path(shutil.move(folder, parent / version))
+
+
+def listed_files(folder: Path) -> dict[str, File]:
+    """Size and checksum of everything in an artifact but its manifest."""
+    return {
+        path.name: File(
+            sha256=hashlib.sha256(path.read_bytes()).hexdigest(), bytes=path.stat().st_size
+        )
+        for path in sorted(folder.iterdir())
+        if path.name != MANIFEST_FILE
+    }
 
 
 def _write_sample(
     trained: Trained,
-    batch: Floats,
+    image: Floats,
     folder: Path,
     engines: Engines,
     served: Sequence[EngineName],
-) -> Sample:
+) -> dict[str, Any]:
     """Record what the float network answers to the sample, and how far the served engines are off.
 
-    Their label is the same: `write_engines` serves no other.
+    They agree: `write_engines` serves no other.
     """
     trained.sample.save(folder / "sample.png", optimize=True)
-    answers = [
-        _answer(trained, open_engine(name, folder / str(engines[name].file), "cpu", 1), batch)
+    tensors = {"inputs": [INPUT], "outputs": list(trained.task.outputs())}
+    opened = (
+        open_engine(name, folder / str(engines[name].file), "cpu", 1, **tensors)
         for name in ("keras", *served)
-    ]
-    if trained.tiling is not None:
-        pixels = [to_pixels(answer).astype(int) for answer in answers]
-        Image.fromarray(to_pixels(answers[0])[0, :, :, 0]).save(
-            folder / "sample-expected.png", optimize=True
-        )
-        off = max(int(np.abs(image - pixels[0]).max()) for image in pixels)
-        expected_image = ExpectedImage(file="sample-expected.png", tolerance=TOLERANCE_LEVELS + off)
-        return Sample(file="sample.png", expected=expected_image)
-    index = int(answers[0][0].argmax())
-    probabilities = [float(answer[0][index]) for answer in answers]
-    off_by = max(abs(probability - probabilities[0]) for probability in probabilities)
-    expected = ExpectedLabel(
-        label=trained.labels[index],
-        index=index,
-        probability=round(probabilities[0], 6),
-        tolerance=round(TOLERANCE + off_by, 6),
     )
-    return Sample(file="sample.png", expected=expected)
-
-
-def _answer(trained: Trained, engine: RunningEngine, batch: Floats) -> Floats:
-    if trained.tiling is None:
-        return engine.predict(batch)
-    return predict_tiled(batch, engine.predict, trained.tiling)
+    answers = [sample_answer(engine, image, trained.task) for engine in opened]
+    return {"file": "sample.png", "expected": trained.task.expected(answers, folder)}
 
 
 def _manifest(
@@ -150,24 +128,24 @@ def _manifest(
     *,
     engines: Engines,
     choice: dict[Device, EngineName],
-    sample: Sample,
+    sample: dict[str, Any],
 ) -> Manifest:
-    return Manifest(
-        schema=SCHEMA,
-        name=trained.name,
-        version=version,
-        task=trained.task,
-        labels=trained.labels,
-        input=trained.input,
-        output=trained.output,
-        tiling=trained.tiling,
-        parameters=trained.network.count_params(),
-        metrics={name: round(value, 6) for name, value in trained.metrics.items()},
-        engines=engines,
-        engine=choice,
-        files={},
-        sample=sample,
-        training=Training(
+    fields = {
+        "schema": SCHEMA,
+        "name": trained.name,
+        "version": version,
+        "task": trained.task.spec(),
+        "input": trained.input,
+        "inputs": trained.task.inputs(trained.input),
+        "outputs": trained.task.outputs(),
+        "parameters": trained.network.count_params(),
+        "metrics": {name: round(value, 6) for name, value in trained.metrics.items()},
+        "latency_objective_s": trained.latency_objective_s,
+        "engines": engines,
+        "engine": choice,
+        "files": {},
+        "sample": sample,
+        "training": Training(
             recipe=options.recipe,
             arguments=options.arguments,
             seed=options.seed,
@@ -179,7 +157,8 @@ def _manifest(
             libraries=_library_versions(),
             seconds=round(trained.seconds, 1),
         ),
-    )
+    }
+    return parse_manifest(fields, TASKS)
 
 
 def _library_versions() -> dict[str, str]:

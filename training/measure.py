@@ -9,9 +9,8 @@ from tqdm import tqdm
 from service.artifacts.manifest import Engine, EngineName
 from service.engines.engine import Engine as RunningEngine
 from service.pixels.preprocess import Floats
-from training.data import Labels
 from training.errors import ExportError
-from training.evaluation import as_posted, mean_psnr
+from training.tasks.task import INPUT, Outputs, TrainingTask
 
 COMPARISON_BATCH = 50
 TIMED_BATCHES = (1, 8, 32)
@@ -22,41 +21,48 @@ Engines = dict[EngineName, Engine]
 
 
 def measure(
-    running: dict[EngineName, RunningEngine], inputs: Floats, truth: Labels | Floats
+    running: dict[EngineName, RunningEngine], inputs: Floats, truth: Any, task: TrainingTask
 ) -> Engines:
     """How right and how fast each is, but for those that answer something else than numbers.
 
-    inputs are images as the network takes them, truth their labels (n,) or the images that a
-    denoiser should give. Raises ExportError if the float network itself gives no numbers.
+    inputs are images as the network takes them, truth what the task judges answers by. Raises
+    ExportError if the float network itself gives no numbers.
     """
     answers = {name: _answers(engine, inputs) for name, engine in running.items()}
     expected = answers["keras"]
-    if not np.isfinite(expected).all():
+    if not _are_finite(expected):
         raise ExportError("expected a network that answers numbers, got one that does not")
-    sound = {name: running[name] for name, came in answers.items() if np.isfinite(came).all()}
+    sound = {name: running[name] for name, came in answers.items() if _are_finite(came)}
     for name in running.keys() - sound.keys():
         print(f"No {name}: some of its answers are no numbers")
     times = _milliseconds(sound, inputs[:1])
     return {
-        name: Engine(**_quality(answers[name], expected, truth), milliseconds=times[name])
+        name: Engine(
+            max_abs_difference=_largest_difference(answers[name], expected),
+            quality=_rounded(task.quality(answers[name], expected, truth)),
+            milliseconds=times[name],
+        )
         for name in sound
     }
 
 
-def _quality(came: Floats, expected: Floats, truth: Labels | Floats) -> dict[str, Any]:
-    figures = {"max_abs_difference": float(np.abs(expected - came).max())}
-    if truth.ndim == 1:
-        labels = came.argmax(axis=1)
-        figures["label_agreement"] = float((labels == expected.argmax(axis=1)).mean())
-        figures["accuracy"] = float((labels == truth).mean())
-    else:
-        figures["psnr_db"] = mean_psnr(np.asarray(truth, np.float32), as_posted(came))
-    return {name: round(value, 6) for name, value in figures.items()}
-
-
-def _answers(engine: RunningEngine, images: Floats) -> Floats:
+def _answers(engine: RunningEngine, images: Floats) -> dict[str, Floats]:
+    """The outputs for all images, by name."""
     starts = tqdm(range(0, len(images), COMPARISON_BATCH), f"compare {engine.name}")
-    return np.concatenate([engine.predict(images[i : i + COMPARISON_BATCH]) for i in starts])
+    batches = [engine.predict({INPUT: images[i : i + COMPARISON_BATCH]}) for i in starts]
+    return {name: np.concatenate([batch[name] for batch in batches]) for name in batches[0]}
+
+
+def _are_finite(outputs: Outputs) -> bool:
+    return all(np.isfinite(output).all() for output in outputs.values())
+
+
+def _largest_difference(came: Outputs, expected: Outputs) -> float:
+    return round(max(float(np.abs(expected[name] - came[name]).max()) for name in expected), 6)
+
+
+def _rounded(quality: dict[str, float]) -> dict[str, float]:
+    return {name: round(value, 6) for name, value in quality.items()}
 
 
 def _milliseconds(
@@ -84,7 +90,7 @@ def _median_s(
     for number in range(rounds + 1):
         for name, engine in engines.items():
             start = time.perf_counter()
-            engine.predict(batch)
+            engine.predict({INPUT: batch})
             if number:  # the first prepares
                 taken[name].append(time.perf_counter() - start)
     return {name: float(np.median(seconds)) for name, seconds in taken.items()}

@@ -13,7 +13,6 @@ from keras import layers
 from keras.optimizers.schedules import CosineDecay
 from PIL import Image
 
-from service.artifacts.manifest import Output
 from service.pixels.preprocess import scale
 from service.pixels.spec import MAX_SIDE, Cover, Input
 from training.batches import Batches, some_of_each
@@ -28,6 +27,7 @@ from training.options import Options, at_least_one
 from training.photos import Photos, read_photos
 from training.plots import plot_confusion, plot_curves
 from training.precision import POLICIES, best_policy, computing_in
+from training.tasks import Classification
 from training.vgg16 import IMAGENET, NAMES, SHRINKAGE, Base, classifier, load_base, set_weights
 
 # --- Config
@@ -137,10 +137,9 @@ def train_on_photos(task: Task, options: Options) -> Path:
     return export(
         Trained(
             name=task.name,
-            task="classification",
-            labels=photos.classes,
+            task=Classification(photos.classes),
+            latency_objective_s=1.0,
             input=spec,
-            output=Output(shape=(len(photos.classes),), meaning="probabilities"),
             network=network,
             validation=scale(photos.pixels[compared], spec.scale),
             validation_truth=photos.labels[compared],

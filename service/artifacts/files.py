@@ -1,11 +1,17 @@
 """Artifacts on disk: found by folder, verified by checksum."""
 
 import hashlib
+import logging
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from service.artifacts.manifest import MANIFEST_FILE, Device, ExpectedImage, Manifest, read_manifest
+from service.artifacts.manifest import MANIFEST_FILE, Device, Manifest, Tasks, read_manifest
 from service.errors import ArtifactError
+
+NETWORK_SUFFIXES = (".keras", ".tflite")
+
+logger = logging.getLogger("vitrine")
 
 
 @dataclass(frozen=True)
@@ -20,27 +26,41 @@ class Artifact:
         return self.folder / file
 
 
-def find_artifacts(models_dir: Path, names: tuple[str, ...]) -> list[Artifact]:
-    """Every version of the named models (none named: of all); raises ArtifactError.
+def find_artifacts(models_dir: Path, wanted: Iterable[str], tasks: Tasks) -> list[Artifact]:
+    """Every artifact that is wanted, by `name` or `name/version` (none: all of them).
 
-    A folder without a manifest does not exist.
+    Raises ArtifactError. A folder with a network but no manifest is named in the log.
     """
-    folders = sorted(path.parent for path in models_dir.glob(f"*/*/{MANIFEST_FILE}"))
-    artifacts = [_read(folder) for folder in folders if not names or folder.parent.name in names]
-    found = {artifact.manifest.name for artifact in artifacts}
-    missing = sorted(set(names) - found)
-    if missing or not artifacts:
-        wanted = ", ".join(missing) if missing else "at least one model"
-        there = ", ".join(sorted({folder.parent.name for folder in folders})) or "none"
+    wanted = tuple(wanted)
+    _warn_of_unfinished(models_dir)
+    there = sorted(path.parent for path in models_dir.glob(f"*/*/{MANIFEST_FILE}"))
+    folders = [folder for folder in there if not wanted or set(wanted) & set(_names(folder))]
+    missing = sorted(set(wanted) - {name for folder in folders for name in _names(folder)})
+    if missing or not folders:
+        expected = ", ".join(missing) if missing else "at least one model"
+        found = ", ".join(sorted({folder.parent.name for folder in there})) or "none"
         raise ArtifactError(
-            f"VITRINE_MODELS_DIR, VITRINE_MODELS: expected {wanted} in {models_dir.absolute()}, "
-            f"found {there}"
+            f"VITRINE_MODELS_DIR, VITRINE_MODELS: expected {expected} in {models_dir.absolute()}, "
+            f"found {found}"
         )
-    return artifacts
+    return [_read(folder, tasks) for folder in folders]
 
 
-def _read(folder: Path) -> Artifact:
-    manifest = read_manifest(folder)
+def _names(folder: Path) -> tuple[str, str]:
+    return folder.parent.name, f"{folder.parent.name}/{folder.name}"
+
+
+def _warn_of_unfinished(models_dir: Path) -> None:
+    networks = (
+        path.parent for suffix in NETWORK_SUFFIXES for path in models_dir.glob(f"*/*/*{suffix}")
+    )
+    for folder in sorted(set(networks)):
+        if not (folder / MANIFEST_FILE).exists():
+            logger.warning("%s is not served: it has no %s", folder, MANIFEST_FILE)
+
+
+def _read(folder: Path, tasks: Tasks) -> Artifact:
+    manifest = read_manifest(folder, tasks)
     if (folder.parent.name, folder.name) != (manifest.name, manifest.version):
         raise ArtifactError(
             f"{folder}: expected the folder {manifest.name}/{manifest.version} of its manifest"
@@ -49,15 +69,14 @@ def _read(folder: Path) -> Artifact:
 
 
 def verify(artifact: Artifact, device: Device | None = None) -> None:
-    """Check every file's size and SHA-256; raises ArtifactError that names the file.
+    """Check the size and SHA-256 of files; raises ArtifactError that names the file.
 
-    For a device, only what serving on it takes has to be there: an image of the service for CPUs
-    leaves out the networks for GPUs.
+    For a device only what serving on it takes is checked: a card may be edited, and an image of
+    the service for CPUs leaves out the networks for GPUs. Without one, every file is.
     """
     manifest = artifact.manifest
-    engines = manifest.engines
-    used = _sample_files(manifest)
-    used |= {engine.file for engine in engines.values() if engine.file}
+    used = manifest.sample_files()
+    used |= {engine.file for engine in manifest.engines.values() if engine.file}
     unlisted = sorted(used - manifest.files.keys())
     if unlisted:
         raise ArtifactError(
@@ -65,16 +84,10 @@ def verify(artifact: Artifact, device: Device | None = None) -> None:
         )
     needed = set(manifest.files)
     if device is not None and device in manifest.engine:
-        needed = _sample_files(manifest) | {str(engines[manifest.engine[device]].file)}
-    for name in manifest.files:
-        if name in needed or artifact.path(name).exists():
-            _check(artifact, name)
-
-
-def _sample_files(manifest: Manifest) -> set[str]:
-    expected = manifest.sample.expected
-    answer = {expected.file} if isinstance(expected, ExpectedImage) else set()
-    return {manifest.sample.file} | answer
+        network = manifest.engines[manifest.engine[device]].file
+        needed = manifest.sample_files() | {str(network)}
+    for name in sorted(needed):
+        _check(artifact, name)
 
 
 def _check(artifact: Artifact, name: str) -> None:

@@ -1,22 +1,32 @@
-"""The manifest of an artifact: what training writes and the service reads, typed once."""
+"""The manifest of an artifact: what training writes and the service reads, typed once.
 
+It does not know the kinds of model: `parse_manifest` is handed them, and each brings the types of
+its own part and of its sample's answer.
+"""
+
+import json
+from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Protocol, Self
 
 from pydantic import (
     Field,
     FiniteFloat,
+    SerializeAsAny,
     StringConstraints,
     ValidationError,
+    create_model,
     model_validator,
 )
 
+from service.artifacts.schema_1 import convert
 from service.errors import ArtifactError
 from service.part import Part
-from service.pixels.spec import Input, KeepSize, Tiling
+from service.pixels.spec import Input
 
 MANIFEST_FILE = "manifest.json"
-SCHEMA = 1
+SCHEMA = 2
 
 # What decides on the size of a batch: what a call costs the service beside the engine's own time,
 # and how small a gain is not worth waiting for.
@@ -27,18 +37,26 @@ FileName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]
 ModelName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]*$", max_length=63)]
 Version = Annotated[str, StringConstraints(pattern=r"^[0-9]+$", max_length=9)]
 Label = Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f\x7f]+$", max_length=200)]
+TensorName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_.-]*$", max_length=63)]
 EngineName = Literal["litert", "litert-dynamic-int8", "litert-int8", "keras", "keras-half"]
 Device = Literal["cpu", "gpu"]
 BatchSize = Annotated[str, StringConstraints(pattern=r"^[1-9][0-9]*$", max_length=6)]
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 
 
-class Output(Part):
-    """What the network gives: the shape of one item, without the batch."""
+class TaskSpec(Part):
+    """The part of a manifest that belongs to its kind of model; `type` says which kind."""
 
-    shape: tuple[int | None, ...]
+    type: str
+
+
+class Tensor(Part):
+    """An input or output of the network: the shape of one item, without the batch."""
+
+    shape: tuple[Annotated[int, Field(gt=0)] | None, ...]
     dtype: Literal["float32"] = "float32"
-    meaning: Literal["probabilities", "pixels"]
+    meaning: str
+    """What the numbers stand for, in the words of the task: pixels, probabilities, logits, …"""
 
 
 class Engine(Part):
@@ -48,10 +66,8 @@ class Engine(Part):
     """None for one that was measured and not kept."""
     max_abs_difference: FiniteFloat = Field(ge=0)
     """From the float network's output."""
-    label_agreement: float | None = Field(default=None, ge=0, le=1)
-    """The share of images to which it gives the float network's label."""
-    accuracy: float | None = Field(default=None, ge=0, le=1)
-    psnr_db: FiniteFloat | None = None
+    quality: dict[str, FiniteFloat] = Field(default_factory=dict)
+    """How right its answers are, by the task's measures."""
     milliseconds: dict[BatchSize, float] = Field(min_length=1)
     """Of one batch, by its size; none larger is served on a CPU, unless the settings say so."""
 
@@ -72,27 +88,12 @@ class File(Part):
     bytes: int = Field(ge=0)
 
 
-class ExpectedLabel(Part):
-    """The recorded answer of a classifier to its sample."""
-
-    label: str
-    index: int = Field(ge=0)
-    probability: float = Field(ge=0, le=1)
-    tolerance: float = Field(default=0.02, ge=0, le=1)
-
-
-class ExpectedImage(Part):
-    """The recorded answer of an image-to-image network; `tolerance` in levels of 0 to 255."""
-
-    file: FileName
-    tolerance: int = Field(default=2, ge=0, le=255)
-
-
 class Sample(Part):
     """An image drawn by the project, and what the network answers to it."""
 
     file: FileName
-    expected: ExpectedLabel | ExpectedImage
+    expected: SerializeAsAny[Part]
+    """The recorded answer, of the type that the task says."""
 
 
 class Training(Part):
@@ -113,18 +114,21 @@ class Training(Part):
 
 
 class Manifest(Part):
-    """What a folder `models/<name>/<version>/` holds; without it the folder does not exist."""
+    """What a folder `models/<name>/<version>/` holds; without it the folder is no artifact."""
 
-    schema_: Literal[1] = Field(alias="schema")
+    schema_: Literal[2] = Field(alias="schema")
     name: ModelName
     version: Version
-    task: Literal["classification", "denoising"]
-    labels: tuple[Label, ...]
+    task: SerializeAsAny[TaskSpec]
     input: Input
-    output: Output
-    tiling: Tiling | None = None
+    """All of the preprocessing."""
+    inputs: dict[TensorName, Tensor] = Field(min_length=1)
+    outputs: dict[TensorName, Tensor] = Field(min_length=1)
     parameters: int = Field(gt=0)
     metrics: dict[str, FiniteFloat]
+    """Measured on the test split."""
+    latency_objective_s: float | None = Field(default=None, gt=0)
+    """99 % of the requests are to be answered within; None where it depends on the input."""
     engines: dict[EngineName, Engine] = Field(min_length=1)
     engine: dict[Device, EngineName] = Field(min_length=1)
     """The choice that export made by measurement: what is served on each kind of device."""
@@ -133,23 +137,7 @@ class Manifest(Part):
     training: Training
 
     @model_validator(mode="after")
-    def _consistent(self) -> Self:
-        channels = {"grey": 1, "rgb": 3}[self.input.color]
-        if self.input.shape[2] != channels:
-            raise ValueError(
-                f"expected {channels} channels of input for {self.input.color}, "
-                f"got {self.input.shape[2]}"
-            )
-        if isinstance(self.input.scale.mean, tuple) and channels != 3:
-            raise ValueError("expected one mean for the one channel of grey, got three")
-        self._check_engine()
-        if self.task == "classification":
-            self._check_classification()
-        else:
-            self._check_denoising()
-        return self
-
-    def _check_engine(self) -> None:
+    def _has_engines(self) -> Self:
         for device, name in self.engine.items():
             if name not in self.engines or self.engines[name].file is None:
                 kept = [name for name, engine in self.engines.items() if engine.file]
@@ -159,49 +147,74 @@ class Manifest(Part):
                 )
             if device == "gpu" and not name.startswith("keras"):
                 raise ValueError(f"expected an engine on Keras for the gpu, got {name!r}")
+        return self
 
-    def _check_classification(self) -> None:
-        expected = self.sample.expected
-        if None in self.input.shape or len(set(self.labels)) < len(self.labels):
-            raise ValueError("expected a fixed size of input, and labels that differ")
-        if self.output.meaning != "probabilities" or self.output.shape != (len(self.labels),):
-            raise ValueError(
-                f"expected an output of probabilities for each of {len(self.labels)} labels, "
-                f"got {self.output.meaning} of the shape {self.output.shape}"
-            )
-        if self.tiling is not None or not isinstance(expected, ExpectedLabel):
-            raise ValueError("expected no tiling, and a label as the sample's answer")
-        if expected.label not in self.labels[expected.index : expected.index + 1]:
-            raise ValueError(
-                f"expected the sample's label {expected.label!r} at index {expected.index}, "
-                f"got the labels {self.labels}"
-            )
-
-    def _check_denoising(self) -> None:
-        if self.tiling is None or not isinstance(self.sample.expected, ExpectedImage):
-            raise ValueError("expected a tiling, and an image as the sample's answer")
-        any_size = Input(shape=(None, None, 1), color="grey", resize=KeepSize())
-        if self.input != any_size or self.labels:
-            raise ValueError(
-                "expected an input of grey pixels of any size that is kept, scaled to 0..1, and no "
-                f"labels; got {self.input.shape} {self.input.color}, {len(self.labels)} labels"
-            )
-        if self.output != Output(shape=(None, None, 1), meaning="pixels"):
-            raise ValueError(
-                f"expected an output of grey pixels of any size, "
-                f"got {self.output.meaning} of the shape {self.output.shape}"
-            )
+    def sample_files(self) -> set[str]:
+        """The files that the sample and its recorded answer lie in."""
+        answer = getattr(self.sample.expected, "file", None)
+        return {self.sample.file} | ({str(answer)} if answer else set())
 
 
-def read_manifest(folder: Path) -> Manifest:
+class TaskType(Protocol):
+    """What a manifest asks of a kind of model."""
+
+    name: str
+    spec_type: type[TaskSpec]
+    expected_type: type[Part]
+
+    def check(self, manifest: Manifest, /) -> None:
+        """Raise ValueError where the manifest's parts contradict each other."""
+        ...
+
+    def from_schema_1(self, manifest: Mapping[str, Any], /) -> dict[str, Any]:
+        """The fields `task`, `inputs` and `outputs` of a manifest of schema 1."""
+        ...
+
+
+Tasks = Mapping[str, TaskType]
+
+
+def parse_manifest(fields: Mapping[str, Any], tasks: Tasks) -> Manifest:
+    """Check a manifest's fields, of schema 1 or 2; raises ValueError or ArtifactError."""
+    if fields.get("schema") == 1:
+        fields = convert(fields, tasks)
+    part = fields.get("task")
+    kind = part.get("type") if isinstance(part, Mapping) else part
+    if not isinstance(kind, str) or kind not in tasks:
+        raise ArtifactError(
+            f"field task.type: expected one of {', '.join(tasks)}, got {kind!r:.80}; "
+            "VITRINE_PLUGINS names modules that add others"
+        )
+    manifest = _manifest_type(tasks[kind].spec_type, tasks[kind].expected_type).model_validate(
+        fields
+    )
+    tasks[kind].check(manifest)
+    return manifest
+
+
+@cache
+def _manifest_type(spec: type[TaskSpec], expected: type[Part]) -> type[Manifest]:
+    """Manifest with the types that a task brings, so that errors name the field."""
+    sample = create_model("Sample", __base__=Sample, expected=(expected, ...))
+    return create_model("Manifest", __base__=Manifest, task=(spec, ...), sample=(sample, ...))
+
+
+def read_manifest(folder: Path, tasks: Tasks) -> Manifest:
     """Read `folder`'s manifest; raises ArtifactError, naming the fields that are wrong."""
     path = folder / MANIFEST_FILE
     try:
-        return Manifest.model_validate_json(path.read_bytes())
+        fields = json.loads(path.read_bytes())
+        if not isinstance(fields, dict):
+            raise ArtifactError(f"field the file: expected an object, got {fields!r:.80}")
+        return parse_manifest(fields, tasks)
     except OSError as error:
         raise ArtifactError(f"{path}: cannot be read: {error.strerror}") from error
     except ValidationError as error:
         raise ArtifactError(f"{path}: {_field_problems(error)}") from error
+    except json.JSONDecodeError as error:
+        raise ArtifactError(f"{path}: field the file: expected JSON: {error}") from error
+    except (ValueError, ArtifactError) as error:
+        raise ArtifactError(f"{path}: {error}") from error
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:

@@ -24,6 +24,27 @@ def let_memory_grow(environment: MutableMapping[str, str] = os.environ) -> None:
     environment.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
 
 
+def count_gpus() -> int:
+    """How many GPUs Keras's backend sees; imports the backend."""
+    import keras
+
+    match keras.backend.backend():
+        case "tensorflow":
+            import tensorflow
+
+            return len(tensorflow.config.list_physical_devices("GPU"))
+        case "jax":
+            import jax
+
+            return sum(device.platform == "gpu" for device in jax.devices())
+        case "torch":
+            import torch
+
+            return int(torch.cuda.device_count())
+        case _:
+            return 0
+
+
 @dataclass(frozen=True)
 class GpuMemory:
     """One GPU of the machine, as its driver tells."""

@@ -1,123 +1,99 @@
-"""One served model, and the path of an image through it: decode, queue, engine, encode."""
+"""One served model, the machine between queue and engine: decode, queue, engine, encode.
+
+It knows no task: what differs from one kind of model to another is asked of the task.
+"""
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeAlias
 
 import numpy as np
 from PIL import Image
 
 from service.artifacts.files import Artifact
-from service.artifacts.manifest import ExpectedLabel
-from service.engines.engine import Engine
-from service.errors import ArtifactError, BadInput, RequestError, Unavailable
+from service.call import Call
+from service.engines.engine import Engine, Tensors
+from service.errors import ArtifactError, RequestError, Unavailable
 from service.inference.queue import BatchQueue
-from service.pixels.decode import check_denoise_size, decode, decode_planes, open_image
-from service.pixels.encode import Prediction, encode_planes, encode_scores
+from service.inference.warmup import fastest_s, powers_of_two
+from service.pixels.decode import check_image, detach
 from service.pixels.preprocess import Floats
-from service.pixels.tiles import predict_tiled
-from service.protocols.request import Request
 from service.settings import Settings
+from service.tasks.task import JSON, Answer, Options, Task
 from service.telemetry.metrics import STAGES, Metrics
 
-# Up to this many pixels, unpacking takes less than handing over to a thread and back.
+Source: TypeAlias = bytes | Image.Image | Mapping[str, Floats]
+"""What a caller sends: an encoded image, an opened one, or the network's inputs."""
+
+# Up to this many pixels, unpacking takes less than a hand-over to a thread.
 INLINE_PIXELS = 128 * 128
-# Batches that take longer are not timed a second time: no noise hides what they cost.
-LONG_S = 0.005
-TIMED_RUNS = 10
 GPU_BATCH_SIZE = 32
 # Inputs are checked before an engine sees them: this many failures in a row are the device's.
 MAX_FAILURES = 3
 
 
 class Model:
-    """A verified artifact with its engine and its queue."""
+    """A verified artifact with its task, its engine and its queue."""
 
     def __init__(
-        self, artifact: Artifact, engine: Engine, settings: Settings, metrics: Metrics
+        self,
+        artifact: Artifact,
+        task: Task[Any, Any],
+        engine: Engine,
+        settings: Settings,
+        metrics: Metrics,
     ) -> None:
         self.manifest = artifact.manifest
+        self.task = task
         self.engine = engine
         self._artifact = artifact
         self._settings = settings
-        tiled = self.manifest.task == "denoising"
-        measured = self.manifest.engines[engine.name].best_batch
-        if engine.device == "gpu":  # what was measured is what a CPU takes
-            measured = max(measured, GPU_BATCH_SIZE)
-        self._queue = BatchQueue[Floats, Floats](
-            self.manifest.name,
-            self._compute_tiled if tiled else self._compute_batch,
-            max_batch_size=1 if tiled else settings.max_batch_size or measured,
+        name, version = self.manifest.name, self.manifest.version
+        self._queue = BatchQueue[Any, Any](
+            name,
+            self._compute,
+            max_batch_size=self._max_batch_size() if task.batches else 1,
             limit=settings.queue_limit,
-            depth=metrics.queue_depth[(self.manifest.name,)],
-            batch_sizes=metrics.batch_size[(self.manifest.name,)],
+            depth=metrics.queue_depth[(name,)],
+            batch_sizes=metrics.batch_size[(name,)],
         )
-        self._sizes = _sizes(self._queue.max_batch_size)
-        self._stage_seconds = {
-            stage: metrics.stage_seconds[self.manifest.name, stage] for stage in STAGES
-        }
-        self._engine_failing = metrics.engine_failing[self.manifest.name, self.manifest.version]
+        self._sizes = powers_of_two(self._queue.max_batch_size)
+        self._stage_seconds = {stage: metrics.stage_seconds[name, stage] for stage in STAGES}
+        self._engine_failing = metrics.engine_failing[name, version]
         self._failures = 0
-        self._progressive_jpegs = metrics.progressive_jpegs[(self.manifest.name,)]
-        self._predictions = {
-            label: metrics.predictions[self.manifest.name, label] for label in self.manifest.labels
-        }
+        self._progressive_jpegs = metrics.progressive_jpegs[(name,)]
+        self._predictions = {label: metrics.predictions[name, label] for label in task.labels}
+
+    def _max_batch_size(self) -> int:
+        measured = self.manifest.engines[self.engine.name].best_batch
+        if self.engine.device == "gpu":  # what was measured is what a CPU takes
+            measured = max(measured, GPU_BATCH_SIZE)
+        return self._settings.max_batch_size or measured
 
     def prove(self) -> None:
         """Answer the artifact's own sample; raises ArtifactError if it is not as recorded."""
         sample = self.manifest.sample
-        image = self._shipped(sample.file)
-        where = f"{self._artifact.folder}: sample {sample.file} on {self.engine.name}"
-        if isinstance(sample.expected, ExpectedLabel):
-            pixels = decode(image, self.manifest.input)
-            probabilities = self._compute_batch([pixels])[0]
-            if probabilities.shape != self.manifest.output.shape:
-                raise ArtifactError(
-                    f"{where}: expected an output of shape {self.manifest.output.shape}, "
-                    f"got {probabilities.shape}"
-                )
-            came = encode_scores(probabilities, self.manifest.labels, 1)
-            wanted = sample.expected
-            there = float(probabilities[wanted.index])
-            close = abs(there - wanted.probability) <= wanted.tolerance
-            # Two labels that are as likely may change places from one processor to another.
-            if came["probability"] - there > wanted.tolerance or not close:
-                raise ArtifactError(
-                    f"{where}: expected {wanted.label!r} with probability {wanted.probability} "
-                    f"(within {wanted.tolerance}), got {came['label']!r} with {came['probability']}"
-                )
-            return
-        planes, _ = decode_planes(image)
-        came_planes = self._compute_tiled([planes])[0]
-        wanted_planes, _ = decode_planes(self._shipped(sample.expected.file))
-        if came_planes.shape != wanted_planes.shape:
-            raise ArtifactError(
-                f"{where}: expected an image of shape {wanted_planes.shape}, "
-                f"got {came_planes.shape}"
-            )
-        off = float(np.abs(np.clip(came_planes, 0, 1) - wanted_planes).max()) * 255
-        if not off <= sample.expected.tolerance:  # not a number is not close, either
-            raise ArtifactError(
-                f"{where}: expected {sample.expected.file} within {sample.expected.tolerance} "
-                f"levels, got {off:.1f} levels off"
-            )
+        try:
+            item = self.task.from_image(self._shipped(sample.file), self._settings)
+            (output,) = self._compute([item])
+            self.task.check_sample(output, sample.expected, self._shipped)
+        except (RequestError, ValueError) as error:
+            where = f"{self._artifact.folder}: sample {sample.file} on {self.engine.name}"
+            raise ArtifactError(f"{where}: {error}") from error
 
     def warm(self) -> None:
-        """Compute and time a batch of every size that will be used, largest first: buffers grow.
+        """Compute a batch of every size that will be used, and plan batches by their times.
 
-        Where the network takes any size, compute two odd ones, which have to be padded: TensorFlow
-        makes no more of its own after the second.
+        The largest comes first, so that buffers have grown when the others are timed. Where items
+        differ in size there is nothing to plan: each is computed by itself, in the thread.
         """
-        height, width, channels = self.manifest.input.shape
-        if height is None or width is None:
-            for odd in ((61, 35), (45, 83)):
-                self._compute_tiled([np.zeros((1, *odd, channels), dtype=np.float32)])
+        items = self.task.blank_items()
+        if not self.task.batches:
+            self._compute(items)
             return
-        blank = np.zeros((height, width, channels), dtype=np.float32)
-        batch_s = {
-            size: _shortest_s(self._compute_batch, [blank] * size) for size in reversed(self._sizes)
-        }
-        self._queue.plan_by(batch_s)
+        sizes = reversed(self._sizes)
+        self._queue.plan_by({size: fastest_s(self._compute, [*items] * size) for size in sizes})
 
     @property
     def is_full(self) -> bool:
@@ -128,100 +104,75 @@ class Model:
         """What to answer where the queue takes nothing more."""
         return self._queue.overload()
 
-    def check_room(self, images: int) -> None:
+    def check_room(self, items: int) -> None:
         """Raise Unavailable, or TooLarge, where the queue cannot take that many more."""
-        self._queue.check_room(images)
+        self._queue.check_room(items)
 
-    async def classify(self, data: bytes, top_k: int, request: Request) -> Prediction:
-        """Encoded image -> the likeliest classes.
-
-        Raises RequestError, Unavailable, DeadlinePassed or ClientGone.
-        """
-        self._expect("classification", "label")
+    async def infer(self, source: Source, options: Options, call: Call) -> Answer:
+        """Answer one item; raises RequestError, Unavailable, DeadlinePassed or ClientGone."""
         with self._queue.place():  # a decoded image takes more memory than one that waits for it
             started = time.perf_counter()
-            image = self._open(data)
-            if image.width * image.height <= INLINE_PIXELS:
-                pixels = decode(image, self.manifest.input)
-            else:
-                pixels = await asyncio.to_thread(decode, image, self.manifest.input)
-            self._observe("decode", started, time.perf_counter() - started, request)
-        probabilities = await self._predict(pixels, request)
+            item = await self._decode(source)
+            self._observe("decode", started, time.perf_counter() - started, call)
+        output = await self._predict(item, call)
         started = time.perf_counter()
-        prediction = encode_scores(probabilities, self.manifest.labels, top_k)
-        self._observe("encode", started, time.perf_counter() - started, request)
-        self._predictions[prediction["label"]].inc()
-        return prediction
-
-    async def denoise(self, data: bytes, request: Request) -> bytes:
-        """Encoded image of any size -> PNG of the same size; raises as classify does."""
-        self._expect("denoising", "denoise")
-        with self._queue.place():
-            started = time.perf_counter()
-            image = self._open(data)
-            check_denoise_size(image, self._settings.max_denoise_pixels)
-            planes, alpha = await asyncio.to_thread(decode_planes, image)
-            self._observe("decode", started, time.perf_counter() - started, request)
-        denoised = await self._predict(planes, request)
-        started = time.perf_counter()
-        png = await asyncio.to_thread(encode_planes, denoised, alpha)
-        self._observe("encode", started, time.perf_counter() - started, request)
-        return png
+        if self.task.media_type == JSON:
+            answer = self.task.encode(output, item, options)
+        else:
+            answer = await asyncio.to_thread(self.task.encode, output, item, options)
+        self._observe("encode", started, time.perf_counter() - started, call)
+        for label in answer.labels:
+            self._predictions[label].inc()
+        return answer
 
     def close(self) -> None:
         """Let the queue's thread end."""
         self._queue.close()
 
-    def _expect(self, task: str, verb: str) -> None:
-        if self.manifest.task != task:
-            raise BadInput(
-                f"expected a model for {task} to {verb} an image, "
-                f"got {self.manifest.name}, which is for {self.manifest.task}"
-            )
+    async def _decode(self, source: Source) -> Any:
+        if isinstance(source, Mapping):
+            return self.task.from_tensors(source)
+        if isinstance(source, bytes):
+            image = self.task.open(source, self._settings)
+            if "progressive" in image.info:
+                self._progressive_jpegs.inc()
+        else:
+            check_image(source, self._settings.max_image_pixels)
+            image = detach(source)
+        if image.width * image.height <= INLINE_PIXELS:
+            return self.task.from_image(image, self._settings)
+        return await asyncio.to_thread(self.task.from_image, image, self._settings)
 
     def _shipped(self, file: str) -> Image.Image:
         path = self._artifact.path(file)
         try:
-            return self._open(path.read_bytes())
+            return self.task.open(path.read_bytes(), self._settings)
         except RequestError as error:
             raise ArtifactError(f"{path}: {error}") from error
 
-    def _open(self, data: bytes) -> Image.Image:
-        settings = self._settings
-        image = open_image(data, settings.max_image_bytes, settings.max_image_pixels)
-        if "progressive" in image.info:
-            self._progressive_jpegs.inc()
-        return image
-
-    async def _predict(self, item: Floats, request: Request) -> Floats:
+    async def _predict(self, item: Any, call: Call) -> Any:
         started = time.perf_counter()
-        timed = await self._queue.submit(item, request)
-        self._observe("queue", started, timed.queue_s, request)
-        self._observe("predict", started + timed.queue_s, timed.predict_s, request)
-        request.images += 1
-        request.batch_size = max(request.batch_size, timed.batch_size)
+        timed = await self._queue.submit(item, call)
+        self._observe("queue", started, timed.queue_s, call)
+        self._observe("predict", started + timed.queue_s, timed.predict_s, call)
+        call.items += 1
+        call.batch_size = max(call.batch_size, timed.batch_size)
         return timed.result
 
-    def _observe(self, stage: str, started: float, seconds: float, request: Request) -> None:
+    def _observe(self, stage: str, started: float, seconds: float, call: Call) -> None:
         self._stage_seconds[stage].observe(seconds)
-        request.stages.append((stage, started, seconds))
+        call.stages.append((stage, started, seconds))
 
-    def _compute_batch(self, items: Sequence[Floats]) -> Sequence[Floats]:
-        count = len(items)
-        if self.engine.fixed_sizes:
-            size = next(known for known in self._sizes if known >= count)
-            items = [*items, *[np.zeros_like(items[0])] * (size - count)]
-        batch = np.stack(items) if len(items) > 1 else items[0][np.newaxis]
-        return list(self._run(batch)[:count])
+    def _compute(self, items: Sequence[Any]) -> Sequence[Any]:
+        return self.task.compute(items, self._run)
 
-    def _compute_tiled(self, items: Sequence[Floats]) -> Sequence[Floats]:
-        assert self.manifest.tiling is not None
-        return [predict_tiled(item, self._run, self.manifest.tiling) for item in items]
-
-    def _run(self, batch: Floats) -> Floats:
+    def _run(self, batch: Tensors) -> Mapping[str, Floats]:
         """The engine's answer; one that fails time after time marks this process as not alive."""
+        count = len(next(iter(batch.values())))
+        if self.engine.fixed_sizes:
+            batch = self._padded(batch, count)
         try:
-            answer = self.engine.predict(batch)
+            outputs = self.engine.predict(batch)
         except Exception:
             self._failures += 1
             if self._failures >= MAX_FAILURES:
@@ -230,22 +181,17 @@ class Model:
         if self._failures:
             self._failures = 0
             self._engine_failing.set(0)
-        if not np.isfinite(answer).all():  # the image's doing, in half precision, not the device's
-            raise FloatingPointError(f"{self.engine.name} answered what is no number")
-        return answer
+        for name, output in outputs.items():
+            if not np.isfinite(output).all():  # the image's doing, in half precision
+                raise FloatingPointError(f"{self.engine.name}: {name} is not finite")
+        return {name: output[:count] for name, output in outputs.items()}
 
-
-def _sizes(max_batch_size: int) -> tuple[int, ...]:
-    """The powers of two up to the largest batch, and that."""
-    powers = {2**exponent for exponent in range(max_batch_size.bit_length())}
-    return tuple(sorted(powers | {max_batch_size}))
-
-
-def _shortest_s(compute: Callable[[Sequence[Floats]], object], batch: Sequence[Floats]) -> float:
-    """Seconds of the quickest of several runs, but only of the first where that is long."""
-    runs: list[float] = []
-    while len(runs) < TIMED_RUNS and (not runs or runs[0] < LONG_S):
-        started = time.perf_counter()
-        compute(batch)
-        runs.append(time.perf_counter() - started)
-    return min(runs)
+    def _padded(self, batch: Tensors, count: int) -> Tensors:
+        """The batch at one of the sizes that are warm; a larger one stays as it is."""
+        missing = next((size for size in self._sizes if size >= count), count) - count
+        if not missing:
+            return batch
+        return {
+            name: np.concatenate([array, np.zeros((missing, *array.shape[1:]), array.dtype)])
+            for name, array in batch.items()
+        }

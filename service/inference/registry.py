@@ -1,35 +1,52 @@
-"""All served models: verified, loaded, proven and warm before the first request."""
+"""All served models, and the one door to them: `infer`, which every protocol calls."""
 
-from collections.abc import Iterator
-from typing import Literal
+import asyncio
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from service.artifacts.files import Artifact, verify
-from service.artifacts.manifest import Device
-from service.engines.engine import Engine, count_gpus, open_engine
-from service.engines.gpus import gpu_memory, gpu_metrics, let_memory_grow
-from service.errors import ArtifactError, SettingsError, StartError, UnknownModel
-from service.inference.model import Model
-from service.machine import cpu_limit, keras_is_installed, visible_gpus
+from service.call import Call
+from service.engines.device import choose_device, choose_engine
+from service.engines.gpus import gpu_memory, gpu_metrics
+from service.errors import (
+    ArtifactError,
+    BadInput,
+    RequestError,
+    SettingsError,
+    StartError,
+    UnknownModel,
+    VitrineError,
+)
+from service.inference.model import Model, Source
+from service.machine import cpu_limit
 from service.settings import Settings
+from service.tasks.task import Answer, Options, Task
 from service.telemetry.log import logger
 from service.telemetry.metrics import Metrics
 
+TaskType = type[Task[Any, Any]]
 
-class Models:
+
+class Registry:
     """The served models by name and version."""
 
-    def __init__(self, models: list[Model]) -> None:
-        self._all = models
+    def __init__(self, models: Sequence[Model], default_models: Mapping[str, str]) -> None:
+        """`default_models` has the model of each verb; raises SettingsError for an unknown one."""
         self._by_name: dict[str, dict[str, Model]] = {}
         for model in sorted(models, key=lambda model: int(model.manifest.version)):
             versions = self._by_name.setdefault(model.manifest.name, {})
             versions[model.manifest.version] = model
-        self.by_path = dict(self._paths())
-        """The model that an image posted to a path of :predict is for."""
+        self._default_models = default_models
+        self._check_defaults()
 
     def names(self) -> list[str]:
         """The names of all models, sorted."""
         return sorted(self._by_name)
+
+    def versions(self, name: str) -> list[Model]:
+        """All versions of a model, the lowest first; raises UnknownModel."""
+        self.find(name)
+        return list(self._by_name[name].values())
 
     def find(self, name: str, version: str | None = None) -> Model:
         """A model; without a version the highest; raises UnknownModel."""
@@ -44,19 +61,116 @@ class Models:
             )
         return versions[version]
 
-    def _paths(self) -> Iterator[tuple[bytes, Model]]:
-        for name, versions in self._by_name.items():
-            yield f"/v1/models/{name}:predict".encode(), self.find(name)
-            for version, model in versions.items():
-                yield f"/v1/models/{name}/versions/{version}:predict".encode(), model
+    def select(self, name: str, version: str | None, call: Call) -> Model:
+        """A model that a call is for, noted in the call; raises UnknownModel."""
+        model = self.find(name, version)
+        call.model, call.version = model.manifest.name, model.manifest.version
+        call.task = model.task.name
+        return model
+
+    def select_for(self, task: TaskType, name: str | None, call: Call) -> Model:
+        """The named model, or the task's default; raises UnknownModel or BadInput."""
+        model = self.select(self.default(task) if name is None else name, None, call)
+        if not isinstance(model.task, task):
+            raise BadInput(
+                f"expected a model for {task.name} to {task.verb} an image, "
+                f"got {model.manifest.name}, which is for {model.task.name}"
+            )
+        return model
+
+    def default(self, task: TaskType) -> str:
+        """The name of the model that answers where none is named; raises BadInput without one."""
+        served = [name for name in self.names() if isinstance(self.find(name).task, task)]
+        setting = self._default_models.get(str(task.verb))
+        if setting is not None:
+            return setting
+        if len(served) == 1:
+            return served[0]
+        if task.default_model in served:
+            return str(task.default_model)
+        if not served:
+            raise BadInput(f"no model for {task.name} is served here")
+        raise BadInput(f"expected the name of a model, one of {', '.join(served)}; got none")
+
+    def is_default(self, model: Model) -> bool:
+        """Whether a model answers where its task's form route is asked without a name."""
+        try:
+            name = self.default(type(model.task))
+        except RequestError:
+            return False
+        return model is self.find(name)
+
+    async def infer(
+        self, name: str, version: str | None, source: Source, call: Call, options: Options
+    ) -> Answer:
+        """Answer one item with a model.
+
+        Raises RequestError, Unavailable, DeadlinePassed or ClientGone.
+        """
+        return await self.select(name, version, call).infer(source, options, call)
+
+    async def infer_each(
+        self,
+        name: str,
+        version: str | None,
+        sources: Sequence[Source],
+        call: Call,
+        options: Options,
+    ) -> list[Answer | Exception]:
+        """Answer several items, each in its place: one that cannot be answered is its error.
+
+        What ends the whole call (overload, deadline, a client that has gone) is raised.
+        """
+        model = self.select(name, version, call)
+        model.check_room(len(sources))
+        work = (model.infer(source, options, call) for source in sources)
+        try:
+            async with asyncio.TaskGroup() as group:
+                tasks = [group.create_task(_or_error(each)) for each in work]
+        except ExceptionGroup as errors:
+            raise errors.exceptions[0] from None
+        return [task.result() for task in tasks]
+
+    def _check_defaults(self) -> None:
+        tasks = {str(model.task.verb): type(model.task) for model in self._models()}
+        for verb, name in self._default_models.items():
+            if verb not in tasks:
+                known = ", ".join(sorted(tasks))
+                raise SettingsError(
+                    f"VITRINE_DEFAULT_MODELS: expected one of {known} before =, got {verb!r:.80}"
+                )
+            try:
+                self.select_for(tasks[verb], name, Call("start"))
+            except RequestError as error:
+                raise SettingsError(f"VITRINE_DEFAULT_MODELS: {error}") from error
+
+    def _models(self) -> list[Model]:
+        return [model for versions in self._by_name.values() for model in versions.values()]
 
     def close(self) -> None:
         """Let every model's queue end."""
-        for model in self._all:
+        for model in self._models():
             model.close()
 
 
-def load_models(artifacts: list[Artifact], settings: Settings, metrics: Metrics) -> Models:
+async def _or_error(work: Any) -> Answer | Exception:
+    try:
+        answer: Answer = await work
+        return answer
+    except RequestError as error:
+        return error
+    except VitrineError:
+        raise
+    except Exception as error:
+        return error
+
+
+def load_registry(
+    artifacts: Sequence[Artifact],
+    tasks: Mapping[str, TaskType],
+    settings: Settings,
+    metrics: Metrics,
+) -> Registry:
     """Verify, load, prove and warm every model; raises ArtifactError or SettingsError."""
     device = choose_device(settings.device)
     if device == "gpu":
@@ -66,7 +180,9 @@ def load_models(artifacts: list[Artifact], settings: Settings, metrics: Metrics)
     for artifact in artifacts:
         verify(artifact, device)
         try:
-            model = Model(artifact, choose_engine(artifact, device, threads), settings, metrics)
+            task = tasks[artifact.manifest.task.type](artifact.manifest)
+            engine = choose_engine(artifact, device, threads)
+            model = Model(artifact, task, engine, settings, metrics)
             model.prove()
             model.warm()
         except StartError:
@@ -77,13 +193,13 @@ def load_models(artifacts: list[Artifact], settings: Settings, metrics: Metrics)
             ) from error
         _announce(model, metrics)
         loaded.append(model)
-    return Models(loaded)
+    return Registry(loaded, settings.default_models)
 
 
 def _announce(model: Model, metrics: Metrics) -> None:
     manifest, engine = model.manifest, model.engine
     sha256 = manifest.files[str(manifest.engines[engine.name].file)].sha256
-    metrics.announce(manifest, engine.name, engine.device, sha256)
+    metrics.announce(manifest.name, manifest.version, engine.name, engine.device, sha256)
     fields = {
         "model": manifest.name,
         "version": manifest.version,
@@ -98,48 +214,3 @@ def _announce_gpus(metrics: Metrics) -> None:
     for gpu in gpu_memory():
         fields = {"gpu": gpu.number, "name": gpu.name, "memory_bytes": gpu.total_bytes}
         logger.info("found", extra={"fields": fields})
-
-
-def choose_device(wanted: Literal["auto", "cpu", "gpu"]) -> Device:
-    """The GPU if one is asked for or found; raises SettingsError if asked for and not there."""
-    if wanted == "cpu":
-        return "cpu"
-    if not keras_is_installed():
-        if wanted == "gpu":
-            raise SettingsError(
-                "VITRINE_DEVICE=gpu: expected Keras and a backend with GPU support, "
-                "got an environment without Keras"
-            )
-        if wanted == "auto" and visible_gpus():
-            logger.warning("no GPU is used: Keras is not installed")
-        return "cpu"
-    let_memory_grow()
-    # `auto` must not load a whole backend where plainly no GPU is.
-    if wanted == "auto" and not visible_gpus():
-        return "cpu"
-    try:
-        found = count_gpus()
-    except Exception as error:  # a backend that is not installed, not known, or cannot start
-        found, why = 0, f"Keras's backend cannot be loaded: {error}"
-    else:
-        why = "Keras's backend sees none"
-    if found:
-        return "gpu"
-    if wanted == "gpu":
-        raise SettingsError(f"VITRINE_DEVICE=gpu: expected a GPU; {why}")
-    logger.warning("no GPU is used: %s", why)
-    return "cpu"
-
-
-def choose_engine(artifact: Artifact, device: Device, threads: int) -> Engine:
-    """The engine that export chose for a device by measurement; raises ArtifactError."""
-    manifest = artifact.manifest
-    if device not in manifest.engine:
-        raise ArtifactError(
-            f"{artifact.folder}: expected an engine for the {device}, got one for the "
-            f"{', '.join(manifest.engine)}"
-        )
-    name = manifest.engine[device]
-    if name in ("keras", "keras-half") and not keras_is_installed():
-        raise ArtifactError(f"{artifact.folder}: its engine is {name}, and Keras is not installed")
-    return open_engine(name, artifact.path(str(manifest.engines[name].file)), device, threads)

@@ -1,18 +1,16 @@
-"""Posted bytes -> an image or a network's input; whatever is wrong with an input is found here."""
+"""Posted bytes -> a network's input; whatever is wrong with an input is found here."""
 
 import re
 from io import BytesIO
 
-import numpy as np
 from PIL import Image, UnidentifiedImageError
 from PIL.JpegImagePlugin import JpegImageFile
 
 from service.errors import BadInput, TooLarge, UnsupportedImage
-from service.pixels.preprocess import Floats, preprocess, scale, upright
-from service.pixels.spec import Input, Scale
+from service.pixels.preprocess import Floats, preprocess
+from service.pixels.spec import Input
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
-MIN_DENOISE_SIDE = 8
 
 # What the formats begin with: tells a broken image from something else.
 _SIGNATURE = re.compile(
@@ -45,6 +43,12 @@ def open_image(data: bytes, max_bytes: int, max_pixels: int) -> Image.Image:
             ) from error
         unread = isinstance(error, UnidentifiedImageError)
         raise _broken("its header cannot be read" if unread else error, data) from error
+    check_image(image, max_pixels)
+    return image
+
+
+def check_image(image: Image.Image, max_pixels: int) -> None:
+    """Raise TooLarge for more pixels than that, BadInput for a mode that is not read."""
     pixels = image.width * image.height
     if pixels > max_pixels:
         raise TooLarge(
@@ -54,44 +58,23 @@ def open_image(data: bytes, max_bytes: int, max_pixels: int) -> Image.Image:
     if image.mode not in _MODES and not image.mode.startswith("I;16"):
         raise BadInput(
             "expected grey, palette, RGB or CMYK with 1 to 16 bits a channel, "
-            f"got {image.format} of mode {image.mode}"
+            f"got {image.format or 'an image'} of mode {image.mode}"
         )
-    return image
+
+
+def detach(image: Image.Image) -> Image.Image:
+    """An image that may be scaled while it is decoded, without a change of the caller's."""
+    if not isinstance(image, JpegImageFile):
+        return image
+    unpack(image)
+    return image.copy()
 
 
 def decode(image: Image.Image, spec: Input) -> Floats:
     """An opened image -> the network's input (height, width, channels); raises BadInput."""
     _shrink(image, spec)
-    _unpack(image)
+    unpack(image)
     return preprocess(image, spec)
-
-
-def check_denoise_size(image: Image.Image, max_pixels: int) -> None:
-    """Raise BadInput or TooLarge for an image that a denoiser does not take."""
-    if min(image.size) < MIN_DENOISE_SIDE:
-        raise BadInput(
-            f"expected an image of at least {MIN_DENOISE_SIDE}x{MIN_DENOISE_SIDE} pixels, "
-            f"got {image.width}x{image.height}"
-        )
-    if image.width * image.height > max_pixels:
-        raise TooLarge(
-            f"expected at most {max_pixels} pixels to denoise, "
-            f"got {image.width}x{image.height} = {image.width * image.height} pixels"
-        )
-
-
-def decode_planes(image: Image.Image) -> tuple[Floats, Image.Image | None]:
-    """An opened image -> its colour planes (1 or 3, height, width, 1) in 0..1, and its alpha."""
-    _unpack(image)
-    image = upright(image)
-    colors = "L" if image.mode in ("1", "L", "LA") else "RGB"
-    alpha = None
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        alpha = image.getchannel("A")
-    image = image.convert(colors)
-    pixels = np.asarray(image).reshape(image.height, image.width, -1)
-    return scale(np.moveaxis(pixels, 2, 0)[..., np.newaxis], Scale()), alpha
 
 
 def _shrink(image: Image.Image, spec: Input) -> None:
@@ -103,7 +86,8 @@ def _shrink(image: Image.Image, spec: Input) -> None:
         image.draft(None, (side, side))
 
 
-def _unpack(image: Image.Image) -> None:
+def unpack(image: Image.Image) -> None:
+    """Decode an opened image's pixels; raises BadInput for a broken one."""
     try:
         image.load()
     except Exception as error:  # Pillow's plugins raise many kinds on hostile bytes

@@ -52,6 +52,7 @@ class Scale(Part):
 class Input(Part):
     """All of the preprocessing, as data: shape is (height, width, channels), None for any size."""
 
+    type: Literal["image"] = "image"
     shape: tuple[Side | None, Side | None, int]
     dtype: Literal["float32"] = "float32"
     color: Literal["grey", "rgb"]

@@ -1,149 +1,116 @@
-"""The routes: from a request to a response, through a model; and errors to HTTP, in one place."""
+"""Vitrine's own protocol: a form route for each task, and `:predict` for every model."""
 
-import asyncio
-from collections.abc import Awaitable, Coroutine
+from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
-from service.errors import BadInput, DeadlinePassed, RequestError, UnsupportedImage, VitrineError
+from service.errors import BadInput, RequestError, UnsupportedImage
 from service.inference.model import Model
-from service.inference.registry import Models
-from service.pixels.encode import Prediction
-from service.protocols.forms import MULTIPART, Form, read_form
+from service.protocols import openapi
+from service.protocols.forms import MULTIPART, read_form
 from service.protocols.request import Request
-from service.protocols.response import Response, error_response, json_response
-from service.settings import Settings
-from service.telemetry.log import logger
+from service.protocols.response import Response, json_response
+from service.protocols.route import Context, Route
+from service.tasks import TASKS
+from service.tasks.task import JSON, Answer, Task
+from service.telemetry.log import unexpected_error
 
-CLASSIFIER = "fashion-mnist"
-DENOISER = "denoiser"
-TOP_K = 3
-PNG = "image/png"
-
-
-class Handlers:
-    """The routes of one worker."""
-
-    def __init__(self, models: Models, settings: Settings) -> None:
-        self._models = models
-        self._settings = settings
-
-    async def classify(self, request: Request) -> Response:
-        """POST /classify: a form with one image; model and top_k if not the defaults."""
-        request.query_params()
-        form = await self._form(request, ("model", "top_k"), max_images=1)
-        model = self._find(form.fields.get("model", CLASSIFIER), None, request)
-        top_k = parse_top_k(form.fields.get("top_k"))
-        prediction = await model.classify(form.images[0], top_k, request)
-        return json_response(_identity(model) | prediction)
-
-    async def denoise(self, request: Request) -> Response:
-        """POST /denoise: a form with one image; model if not the default."""
-        request.query_params()
-        form = await self._form(request, ("model",), max_images=1)
-        model = self._find(form.fields.get("model", DENOISER), None, request)
-        return Response(await model.denoise(form.images[0], request), PNG)
-
-    async def predict(self, request: Request, name: str, version: str | None) -> Response:
-        """POST /v1/models/{name}[/versions/{version}]:predict: an image, or a form of images."""
-        model = self._find(name, version, request)
-        top_k = parse_top_k(request.query_params("top_k").get("top_k"))
-        denoises = model.manifest.task == "denoising"
-        images = await self._images(request, 1 if denoises else None)
-        if denoises:
-            return Response(await model.denoise(images[0], request), PNG)
-        if len(images) == 1:
-            predictions: list[Prediction | dict[str, str]]
-            predictions = [await model.classify(images[0], top_k, request)]
-        else:
-            predictions = await _classify_all(model, images, top_k, request)
-        return json_response(_identity(model) | {"predictions": predictions})
-
-    def list_models(self) -> Response:
-        """GET /v1/models."""
-        return json_response({"models": self._models.names()})
-
-    def _find(self, name: str, version: str | None, request: Request) -> Model:
-        model = self._models.find(name, version)
-        request.model, request.version = model.manifest.name, model.manifest.version
-        return model
-
-    async def _images(self, request: Request, max_images: int | None) -> list[bytes]:
-        came = request.content_type
-        if came == MULTIPART:
-            limit = max_images or self._settings.max_images_per_request
-            return (await self._form(request, (), limit)).images
-        if came and not came.startswith("image/") and came != "application/octet-stream":
-            raise UnsupportedImage(
-                f"expected Content-Type image/*, application/octet-stream or {MULTIPART}, "
-                f"got {came!r:.80}"
-            )
-        return [await request.body(self._settings.max_image_bytes)]
-
-    async def _form(self, request: Request, allowed: tuple[str, ...], max_images: int) -> Form:
-        return await read_form(request, allowed, max_images, self._settings.max_request_bytes)
+IMAGE_TYPES = "image/*, application/octet-stream"
 
 
-async def _classify_all(
-    model: Model, images: list[bytes], top_k: int, request: Request
-) -> list[Prediction | dict[str, str]]:
-    """Answer every image in its place; what fails all of them ends the others, too."""
-    model.check_room(len(images))
-    try:
-        async with asyncio.TaskGroup() as group:
-            tasks = [
-                group.create_task(_or_error(model.classify(data, top_k, request), request))
-                for data in images
-            ]
-    except ExceptionGroup as errors:
-        raise errors.exceptions[0] from None
-    return [task.result() for task in tasks]
+async def answer_form(
+    task: type[Task[Any, Any]], context: Context, request: Request, _: Mapping[str, str]
+) -> Response:
+    """A form with one image, the model if not the default, and the task's options."""
+    if request.query_params():
+        raise BadInput(f"unknown query parameter: {request.path} takes fields of a form")
+    options = tuple(task.options_type.model_fields)
+    form = await read_form(request, ("model", *options), 1, context.settings.max_request_bytes)
+    asked = form.fields.pop("model", None)
+    model = context.registry.select_for(task, asked, request.call)
+    answer = await context.registry.infer(
+        model.manifest.name,
+        model.manifest.version,
+        form.images[0],
+        request.call,
+        model.task.parse_options(form.fields),
+    )
+    return _one(model, answer)
 
 
-def parse_top_k(text: str | None) -> int:
-    """How many classes to return; raises BadInput for what is not a whole number from 1."""
-    if text is None:
-        return TOP_K
-    digits = text.lstrip("0")
-    if not text.isascii() or not text.isdecimal() or not digits:
-        raise BadInput(f"expected top_k as a whole number of at least 1, got {text!r:.80}")
-    return int(digits[:9])  # more than any network has classes, however many digits follow
+async def answer_predict(context: Context, request: Request, params: Mapping[str, str]) -> Response:
+    """An image as the body, or a form of images; options are query parameters."""
+    model = context.registry.select(params["name"], params.get("version"), request.call)
+    options = model.task.parse_options(request.query_params())
+    images = await _images(context, request, model)
+    name, version = model.manifest.name, model.manifest.version
+    if len(images) == 1:
+        answer = await context.registry.infer(name, version, images[0], request.call, options)
+        if answer.media_type != JSON:
+            return _one(model, answer)
+        predictions = [answer.content]
+    else:
+        answers = await context.registry.infer_each(name, version, images, request.call, options)
+        predictions = [_prediction(each, request) for each in answers]
+    return json_response(_identity(model) | {"predictions": predictions})
 
 
-async def answer(work: Coroutine[Any, Any, Response], request: Request, limit_s: float) -> Response:
-    """Await a handler's response; every error becomes its HTTP status and `{"error": …}` here."""
-    timeout_s = limit_s
-    try:
-        timeout_s = request.set_timeout(limit_s)
-        async with asyncio.timeout(timeout_s):
-            return await work
-    except (TimeoutError, DeadlinePassed):
-        return error_response(
-            DeadlinePassed(f"expected an answer within {timeout_s:g} s, took longer")
+async def _images(context: Context, request: Request, model: Model) -> list[bytes]:
+    settings, came = context.settings, request.content_type
+    if came == MULTIPART:
+        # The answers of several images have to fit into one JSON object.
+        limit = settings.max_images_per_request if model.task.media_type == JSON else 1
+        images = (await read_form(request, (), limit, settings.max_request_bytes)).images
+    elif not came or came.startswith("image/") or came == "application/octet-stream":
+        images = [await request.body(settings.max_image_bytes)]
+    else:
+        raise UnsupportedImage(
+            f"expected Content-Type {IMAGE_TYPES} or {MULTIPART}, got {came!r:.80}"
         )
-    except VitrineError as error:
-        return error_response(error)
-    except Exception:
-        return error_response(unexpected_error(request))
-    finally:
-        work.close()  # where the timeout was refused, it has not begun
+    return images
 
 
-def unexpected_error(request: Request) -> VitrineError:
-    """Log the exception that is being handled; what to answer instead."""
-    logger.exception("unexpected error", extra={"fields": {"request_id": request.request_id}})
-    return VitrineError(f"unexpected error; the log has it under request id {request.request_id}")
+def _one(model: Model, answer: Answer) -> Response:
+    if isinstance(answer.content, bytes):
+        return Response(answer.content, answer.media_type)
+    return json_response(_identity(model) | dict(answer.content))
 
 
-async def _or_error(work: Awaitable[Prediction], request: Request) -> Prediction | dict[str, str]:
-    try:
-        return await work
-    except RequestError as error:
-        return {"error": str(error)}
-    except VitrineError:  # overload, deadline, a client that has gone: of the whole request
-        raise
-    except Exception:
-        return {"error": str(unexpected_error(request))}
+def _prediction(answer: Answer | Exception, request: Request) -> Any:
+    if isinstance(answer, Answer):
+        return answer.content
+    if isinstance(answer, RequestError):
+        return {"error": str(answer)}
+    return {"error": str(unexpected_error(request.call, answer))}
 
 
 def _identity(model: Model) -> dict[str, object]:
     return {"model": model.manifest.name, "version": model.manifest.version}
+
+
+def routes() -> tuple[Route, ...]:
+    """`:predict`, and the form routes of the tasks that are known by now."""
+    forms = (
+        Route(
+            "POST",
+            f"/{task.verb}",
+            str(task.verb),
+            partial(answer_form, task),
+            partial(openapi.form_operation, task),
+            is_inference=True,
+        )
+        for task in TASKS.values()
+        if task.verb is not None
+    )
+    predict = (
+        Route(
+            "POST",
+            f"/v1/models/{{name}}{version}:predict",
+            "v1",
+            answer_predict,
+            openapi.predict_operation,
+            is_inference=True,
+        )
+        for version in ("", "/versions/{version}")
+    )
+    return (*forms, *predict)

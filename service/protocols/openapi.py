@@ -1,167 +1,215 @@
-"""What the OpenAPI page says of the routes beside BentoML's APIs, and of answers and errors."""
+"""The OpenAPI document, made from the routes and from the tasks' options and answers."""
 
+from collections.abc import Iterable
 from http import HTTPStatus
 from typing import Any
 
-Json = dict[str, Any]
+from pydantic import TypeAdapter
 
+from service.protocols.route import Context, Json
+from service.tasks.task import JSON, Task
+
+VERSION = "3.0.2"
 _ERROR_STATUSES = (400, 401, 404, 405, 413, 415, 503, 504)
-
-_SCORE: Json = {
-    "label": {"type": "string", "example": "Ankle boot"},
-    "index": {"type": "integer", "example": 9},
-    "probability": {"type": "number", "format": "float", "example": 0.998},
-}
-
+_REFERENCE = "#/components/schemas/{model}"
 _IMAGE: Json = {"type": "string", "format": "binary"}
+_TEXT: Json = {"type": "string"}
+_ERROR: Json = {
+    "type": "object",
+    "required": ["error"],
+    "properties": {"error": {"type": "string", "description": "What was expected, and what came"}},
+}
+_SECURITY: list[Json] = [{"bearer": []}, {}]
+"""A token, or none where none is asked for."""
+
+AnyTask = type[Task[Any, Any]]
 
 
-def _form(**fields: Json) -> Json:
-    return {"type": "object", "required": ["image"], "properties": {"image": _IMAGE} | fields}
-
-
-SECURITY_SCHEMES: Json = {
-    "bearer": {
+def document(context: Context) -> Json:
+    """The whole document, for the models that are served here."""
+    paths: Json = {}
+    for route in context.routes:
+        if route.describe is not None:
+            operation = route.describe(context)
+            names = [part.partition("}")[0] for part in route.path.split("{")[1:]]
+            parameters = [_path_parameter(name) for name in names]
+            operation["parameters"] = [*parameters, *operation.get("parameters", ())]
+            if not route.is_probe:
+                operation["security"] = _SECURITY
+            operation["tags"] = ["Models"] if not route.is_probe else ["Server"]
+            operation["operationId"] = _operation_id(route.method, route.path)
+            paths.setdefault(route.path, {})[route.method.lower()] = operation
+    schemas = {"Error": _ERROR}
+    for task in _served_tasks(context):
+        schemas |= _answer_schema(task).get("$defs", {})
+    bearer = {
         "type": "http",
         "scheme": "bearer",
         "description": "Needed where VITRINE_API_TOKENS_FILE is set.",
     }
-}
-
-SECURITY: list[Json] = [{"bearer": []}, {}]
-"""Of every operation but health and metrics: a token, or none where none is asked for."""
-
-SCHEMAS: Json = {
-    "ClassifyForm": _form(
-        model={"type": "string", "default": "fashion-mnist"},
-        top_k={"type": "integer", "minimum": 1, "default": 3},
-    ),
-    "DenoiseForm": _form(model={"type": "string", "default": "denoiser"}),
-    "Error": {
-        "type": "object",
-        "required": ["error"],
-        "properties": {
-            "error": {"type": "string", "description": "What was expected, what came, the limit."}
+    return {
+        "openapi": VERSION,
+        "info": {
+            "title": "Vitrine",
+            "version": "v1",
+            "description": "Small vision models: POST an image, get an answer.",
         },
-    },
-    "Score": {"type": "object", "properties": _SCORE},
-    "Prediction": {
-        "type": "object",
-        "properties": {
-            **_SCORE,
-            "top": {"type": "array", "items": {"$ref": "#/components/schemas/Score"}},
-        },
-    },
-}
-
-_IDENTITY: Json = {
-    "model": {"type": "string", "example": "fashion-mnist"},
-    "version": {"type": "string", "example": "1"},
-}
-_PNG: Json = {"image/png": {"schema": {"type": "string", "format": "binary"}}}
-
-
-def _json(properties: Json) -> Json:
-    return {"application/json": {"schema": {"type": "object", "properties": properties}}}
-
-
-def _responses(content: Json) -> Json:
-    error = {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}}
-    errors = {
-        str(status): {"description": HTTPStatus(status).phrase, "content": error}
-        for status in _ERROR_STATUSES
+        "paths": paths,
+        "components": {"schemas": schemas, "securitySchemes": {"bearer": bearer}},
     }
-    return {"200": {"description": "OK", "content": content}} | errors
 
 
-_PREDICTIONS = _json(
-    {
-        **_IDENTITY,
-        "predictions": {
-            "type": "array",
-            "items": {
-                "oneOf": [
-                    {"$ref": "#/components/schemas/Prediction"},
-                    {"$ref": "#/components/schemas/Error"},
-                ]
-            },
-        },
+def form_operation(task: AnyTask, context: Context) -> Json:
+    """A form route."""
+    names = [name for name in context.registry.names() if _is_of(context, name, task)]
+    model: Json = {"type": "string", "enum": names} if names else _TEXT
+    fields = {"image": _IMAGE, "model": model, **_options(task)}
+    form = {"type": "object", "required": ["image"], "properties": fields}
+    return {
+        "summary": task.summary,
+        "requestBody": {"required": True, "content": {"multipart/form-data": {"schema": form}}},
+        "responses": _responses(_answered(task, {"model": _TEXT, "version": _TEXT})),
     }
-)
-
-_CLASSIFIED = _json(_IDENTITY | SCHEMAS["Prediction"]["properties"])
-
-RESPONSES: Json = {"/classify": _responses(_CLASSIFIED), "/denoise": _responses(_PNG)}
-"""The responses of the routes that BentoML describes itself."""
 
 
-def _predict(*, version: bool) -> Json:
-    names = ("name", "version") if version else ("name",)
-    parameters = [
-        {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
-        for name in names
-    ]
-    top_k = {"type": "integer", "minimum": 1, "default": 3}
+def predict_operation(context: Context) -> Json:
+    """`:predict`, for any model."""
+    tasks = _served_tasks(context)
     form = {
         "type": "object",
         "required": ["image"],
         "properties": {"image": {"type": "array", "items": _IMAGE}},
     }
+    parameters = {name: schema for task in tasks for name, schema in _options(task).items()}
+    content: Json = {}
+    answers = [_body_schema(task) for task in tasks if task.media_type == JSON]
+    if answers:
+        error = {"$ref": _REFERENCE.format(model="Error")}
+        items = {"type": "array", "items": {"anyOf": [*answers, error]}}
+        content[JSON] = {"schema": _object(model=_TEXT, version=_TEXT, predictions=items)}
+    for task in tasks:
+        if task.media_type != JSON:
+            content[task.media_type] = {"schema": _IMAGE}
     return {
-        "tags": ["Service APIs"],
-        "operationId": "predict_version" if version else "predict",
+        "summary": "Answer an image with any model.",
         "description": (
-            "Classify or denoise an image, by what the model is for. The body is the image itself, "
-            "or a form with parts named image; of several, one that cannot be used becomes an "
-            "error in its place."
+            "The body is the image itself, or a form with parts named image; of several, one that "
+            "cannot be used becomes an error in its place."
         ),
-        "parameters": [*parameters, {"name": "top_k", "in": "query", "schema": top_k}],
+        "parameters": [
+            {"name": name, "in": "query", "schema": schema} for name, schema in parameters.items()
+        ],
         "requestBody": {
             "required": True,
             "content": {
+                "multipart/form-data": {"schema": form},
                 "image/*": {"schema": _IMAGE},
                 "application/octet-stream": {"schema": _IMAGE},
-                "multipart/form-data": {"schema": form},
             },
         },
-        "security": SECURITY,
-        "responses": _responses(_PREDICTIONS | _PNG),
+        "responses": _responses(content),
     }
 
 
-PATHS: Json = {
-    "/v1/models/{name}:predict": {"post": _predict(version=False)},
-    "/v1/models/{name}/versions/{version}:predict": {"post": _predict(version=True)},
-    "/v1/models": {
-        "get": {
-            "tags": ["Service APIs"],
-            "operationId": "list_models",
-            "description": "The names of all models.",
-            "security": SECURITY,
-            "responses": {
-                "200": {
-                    "description": "OK",
-                    "content": _json({"models": {"type": "array", "items": {"type": "string"}}}),
-                }
-            },
-        }
-    },
-}
-"""The routes that BentoML does not know."""
+def list_operation(_: Context) -> Json:
+    """GET /v1/models."""
+    names = {"type": "array", "items": _TEXT}
+    return {
+        "summary": "List the names of all models.",
+        "responses": _responses({JSON: {"schema": _object(models=names)}}),
+    }
 
-PAGE = """<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<title>Vitrine</title>
-<link rel="stylesheet" href="./static_content/swagger-ui.css">
-</head>
-<body>
-<div id="swagger-ui"></div>
-<script src="./static_content/swagger-ui-bundle.js"></script>
-<script src="./static_content/swagger-ui-standalone-preset.js"></script>
-<script src="./static_content/swagger-initializer.js"></script>
-</body>
-</html>
-"""
-"""The page at `/`: as BentoML's, from the files that come with it, but it loads nothing else."""
+
+def model_operation(_: Context) -> Json:
+    """GET /v1/models/{name}."""
+    return {
+        "summary": "Show a model: task, labels, versions, inputs, outputs, metrics, engine.",
+        "responses": _responses({JSON: {"schema": {"type": "object"}}}),
+    }
+
+
+def live_operation(_: Context) -> Json:
+    """GET /livez."""
+    return _health("Tell whether the server is alive.")
+
+
+def ready_operation(_: Context) -> Json:
+    """GET /readyz."""
+    return _health("Tell whether the server takes requests.")
+
+
+def metrics_operation(_: Context) -> Json:
+    """GET /metrics."""
+    return {
+        "summary": "Metrics in Prometheus's text format.",
+        "responses": {"200": {"description": "OK", "content": {"text/plain": {"schema": _TEXT}}}},
+    }
+
+
+def _health(summary: str) -> Json:
+    return {
+        "summary": summary,
+        "responses": {
+            "200": {"description": "OK", "content": {JSON: {"schema": _object(status=_TEXT)}}},
+            "503": _error_response(503),
+        },
+    }
+
+
+def _served_tasks(context: Context) -> list[AnyTask]:
+    registry = context.registry
+    tasks = (type(registry.find(name).task) for name in registry.names())
+    return list(dict.fromkeys(tasks))
+
+
+def _is_of(context: Context, name: str, task: AnyTask) -> bool:
+    return isinstance(context.registry.find(name).task, task)
+
+
+def _options(task: AnyTask) -> Json:
+    """The options' schemas by name, with their defaults."""
+    properties: Json = task.options_type.model_json_schema().get("properties", {})
+    return {
+        name: {key: value for key, value in schema.items() if key != "title"}
+        for name, schema in properties.items()
+    }
+
+
+def _answer_schema(task: AnyTask) -> Json:
+    if task.media_type != JSON:
+        return {}
+    return TypeAdapter(task.answer_type).json_schema(ref_template=_REFERENCE, mode="serialization")
+
+
+def _body_schema(task: AnyTask) -> Json:
+    return {key: value for key, value in _answer_schema(task).items() if key != "$defs"}
+
+
+def _answered(task: AnyTask, identity: Json) -> Json:
+    if task.media_type != JSON:
+        return {task.media_type: {"schema": _IMAGE}}
+    schema = _body_schema(task)
+    return {JSON: {"schema": schema | {"properties": identity | schema["properties"]}}}
+
+
+def _responses(content: Json) -> Json:
+    errors = {str(status): _error_response(status) for status in _ERROR_STATUSES}
+    return {"200": {"description": "OK", "content": content}} | errors
+
+
+def _error_response(status: int) -> Json:
+    schema = {"$ref": _REFERENCE.format(model="Error")}
+    return {"description": HTTPStatus(status).phrase, "content": {JSON: {"schema": schema}}}
+
+
+def _object(**properties: Json) -> Json:
+    return {"type": "object", "properties": properties}
+
+
+def _path_parameter(name: str) -> Json:
+    return {"name": name, "in": "path", "required": True, "schema": _TEXT}
+
+
+def _operation_id(method: str, path: str) -> str:
+    words: Iterable[str] = path.replace(":", "/").replace("{", "").replace("}", "").split("/")
+    return "_".join([method.lower(), *(word.replace(".", "_") for word in words if word)])

@@ -1,48 +1,44 @@
-"""One HTTP request: read from ASGI once, and what is known of it when it ends."""
+"""One HTTP request, read from ASGI once; what it asks of a model goes into its Call."""
 
+import asyncio
 import re
 import secrets
-import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 
 from starlette.datastructures import QueryParams
 from starlette.types import Message, Receive, Scope
 
+from service.call import Call
 from service.errors import BadInput, ClientGone, TooLarge
-
-PROBES = ("/livez", "/readyz", "/healthz", "/metrics")
-"""Paths that are asked for again and again: neither logged nor traced."""
 
 _REQUEST_ID = re.compile(rb"[\x21-\x7e]{1,128}")
 _MAX_TIMEOUT_DIGITS = 9
 
 
 class Request:
-    """A request and its record for the log and the metrics; times in seconds, over all images."""
+    """Method, path, headers and body of a request."""
 
     __slots__ = (
-        "batch_size", "deadline", "headers", "images", "method", "model", "path", "protocol",
-        "query", "raw_headers", "receive", "request_id", "stages", "started", "version",
+        "_receive", "_watch", "_watches", "call", "headers", "method", "path", "query",
+        "raw_headers",
     )  # fmt: skip
 
-    def __init__(self, scope: Scope, receive: Receive) -> None:
-        self.started = time.perf_counter()
-        self.deadline = self.started
+    def __init__(
+        self, scope: Scope, receive: Receive, is_gone: Callable[[], bool] | None = None
+    ) -> None:
+        """`is_gone` tells whether the client has left; without it, the request finds out."""
         # Not the scope itself: it leads back here, and cycles wait for the garbage collector.
         self.raw_headers: list[tuple[bytes, bytes]] = scope["headers"]
-        self.receive = receive
+        self._receive = receive
+        self._watch: asyncio.Task[None] | None = None
+        self._watches = is_gone is None
         self.method: str = scope["method"]
         self.path: str = scope["path"]
         self.query: bytes = scope["query_string"]
         self.headers: dict[bytes, bytes] = dict(self.raw_headers)
-        self.request_id = request_id(self.headers)
-        self.protocol = "other"
-        self.model = ""
-        self.version = ""
-        self.images = 0
-        self.batch_size = 0
-        self.stages: list[tuple[str, float, float]] = []
-        """Of each image: the stage, when it began (as time.perf_counter tells), and its seconds."""
+        self.call = Call("other", request_id(self.headers))
+        if is_gone is not None:
+            self.call.is_gone = is_gone
 
     @property
     def content_type(self) -> str:
@@ -50,16 +46,16 @@ class Request:
         whole = self.headers.get(b"content-type", b"").decode("latin-1")
         return whole.partition(";")[0].strip().lower()
 
-    def query_params(self, *allowed: str) -> dict[str, str]:
-        """The query's parameters; raises BadInput for one that is unknown or repeated."""
+    def query_params(self) -> dict[str, str]:
+        """The query's parameters; raises BadInput for one that is repeated."""
         if not self.query:
             return {}
         pairs = QueryParams(self.query).multi_items()
         params = dict(pairs)
-        if len(params) < len(pairs) or not params.keys() <= set(allowed):
-            known = f"at most {', '.join(allowed)} once" if allowed else "none"
-            names = ", ".join(name for name, _ in pairs)
-            raise BadInput(f"expected of query parameters {known}, got {names:.80}")
+        if len(params) < len(pairs):
+            names = [name for name, _ in pairs]
+            twice = next(name for name in names if names.count(name) > 1)
+            raise BadInput(f"expected query parameter {twice!r:.80} once, got it twice")
         return params
 
     def set_timeout(self, limit_s: float) -> float:
@@ -67,7 +63,8 @@ class Request:
 
         Raises BadInput for an X-Request-Timeout-Ms that is not a whole number of at least 1.
         """
-        self.deadline = self.started + limit_s
+        call = self.call
+        call.deadline = call.started + limit_s
         asked = self.headers.get(b"x-request-timeout-ms")
         if asked is None:
             return limit_s
@@ -78,7 +75,7 @@ class Request:
             )
         asked_s = int(asked.lstrip(b"0")[:_MAX_TIMEOUT_DIGITS]) / 1000
         timeout_s = min(limit_s, asked_s)
-        self.deadline = self.started + timeout_s
+        call.deadline = call.started + timeout_s
         return timeout_s
 
     async def body(self, max_bytes: int) -> bytes:
@@ -88,16 +85,18 @@ class Request:
             raise TooLarge(
                 f"expected an image of at most {max_bytes} bytes, got {int(declared)} bytes"
             )
-        message = await self._receive()
+        message = await self._next()
         if not message.get("more_body"):
             whole: bytes = message["body"]
+            self._watch_disconnect()
             return whole
         body = bytearray(message["body"])
         while message.get("more_body"):
-            message = await self._receive()
+            message = await self._next()
             body += message["body"]
             if len(body) > max_bytes:
                 raise TooLarge(f"expected an image of at most {max_bytes} bytes, got more")
+        self._watch_disconnect()
         return bytes(body)
 
     async def stream(self, max_bytes: int) -> AsyncGenerator[bytes, None]:
@@ -105,39 +104,34 @@ class Request:
         received = 0
         more = True
         while more:
-            message = await self._receive()
+            message = await self._next()
             received += len(message["body"])
             if received > max_bytes:
                 raise TooLarge(f"expected a body of at most {max_bytes} bytes, got more")
             yield message["body"]
             more = message.get("more_body", False)
+        self._watch_disconnect()
 
-    async def _receive(self) -> Message:
-        message = await self.receive()
+    async def _next(self) -> Message:
+        message = await self._receive()
         if message["type"] == "http.disconnect":
             raise ClientGone("the client closed its connection before its request was complete")
         return message
 
-    def is_gone(self) -> bool:
-        """Whether the client has closed its connection; to be asked once the body is read.
+    def _watch_disconnect(self) -> None:
+        """Once the body is read, wait for the client to leave: ASGI tells nobody else."""
+        if self._watches:
+            self._watch = asyncio.get_running_loop().create_task(self._disconnected())
+            self.call.is_gone = self._watch.done
 
-        Looks whether an ASGI message lies there, without waiting for one.
-        """
-        waiting = self.receive().__await__()
-        try:
-            next(waiting)
-        except StopIteration as arrived:
-            gone: bool = arrived.value["type"] == "http.disconnect"
-            return gone
-        waiting.close()
-        return False
+    async def _disconnected(self) -> None:
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
 
-    def stages_s(self) -> dict[str, float]:
-        """The seconds that all images together spent in each stage."""
-        totals: dict[str, float] = {}
-        for stage, _, seconds in self.stages:
-            totals[stage] = totals.get(stage, 0.0) + seconds
-        return totals
+    def close(self) -> None:
+        """End what waits for the client to leave."""
+        if self._watch is not None:
+            self._watch.cancel()
 
 
 def request_id(headers: dict[bytes, bytes]) -> str:

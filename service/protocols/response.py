@@ -25,6 +25,11 @@ class Response:
         """The same, but the connection is closed after it (RFC 9112, section 9.6)."""
         return replace(self, headers={**self.headers, "Connection": "close"})
 
+    @property
+    def closes_connection(self) -> bool:
+        """Whether no further request may come on its connection."""
+        return "Connection" in self.headers
+
     async def send(self, send: Send, request_id: str, kind: str = "http") -> None:
         """Send it over ASGI; `kind` is "websocket.http" to deny a WebSocket."""
         headers = self.header_list(request_id)
@@ -46,7 +51,7 @@ def json_response(content: Mapping[str, object]) -> Response:
     return Response(orjson.dumps(content))
 
 
-def error_response(error: VitrineError, headers: Mapping[str, str] | None = None) -> Response:
-    """`{"error": …}` with the error's status and headers, and some more."""
+def error_response(error: VitrineError) -> Response:
+    """`{"error": …}` with the error's status and headers."""
     body = json_response({"error": str(error)}).body
-    return Response(body, status=error.status, headers={**error.headers, **(headers or {})})
+    return Response(body, status=error.status, headers=error.headers)

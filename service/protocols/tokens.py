@@ -3,6 +3,7 @@
 import hashlib
 import hmac
 import re
+from collections.abc import Mapping
 from pathlib import Path
 
 from service.errors import SettingsError, Unauthorized
@@ -12,29 +13,30 @@ _BEARER = re.compile(rb"bearer +([!-~]+) *", re.IGNORECASE)
 
 
 class Tokens:
-    """The digests of the tokens that are taken; None stands for no tokens: everybody may ask."""
+    """The digests of the tokens that are taken, with a name each; None lets everybody in."""
 
-    def __init__(self, digests: tuple[bytes, ...] | None = None) -> None:
-        self._digests = digests
+    def __init__(self, names: Mapping[bytes, str] | None = None) -> None:
+        self._names = names
 
-    def denial(self, headers: dict[bytes, bytes]) -> Unauthorized | None:
-        """What to answer to a request whose headers hold no token that is taken."""
-        if self._digests is None:
-            return None
+    def identify(self, headers: Mapping[bytes, bytes]) -> str:
+        """The name of the caller's token, "" where none is asked for; raises Unauthorized."""
+        if self._names is None:
+            return ""
         sent = headers.get(b"authorization")
         bearer = _BEARER.fullmatch(sent) if sent else None
         if bearer is None:
             came = "another scheme" if sent else "none"
-            return Unauthorized(f"expected a header Authorization: Bearer TOKEN, got {came}")
+            raise Unauthorized(f"expected a header Authorization: Bearer TOKEN, got {came}")
         digest = hashlib.sha256(bearer[1]).digest()
-        # All of them are compared, so that the time tells nothing of which one is the closest.
-        if not sum([hmac.compare_digest(digest, known) for known in self._digests]):
-            return Unauthorized("expected a token that is known here, got another")
-        return None
+        # All of them are compared, so that the time does not tell which one is the closest.
+        found = [name for known, name in self._names.items() if hmac.compare_digest(digest, known)]
+        if not found:
+            raise Unauthorized("unknown token")
+        return found[0]
 
 
 def read_tokens(file: Path | None) -> Tokens:
-    """The tokens of a file: a SHA-256 in hexadecimal a line, `#` begins a comment.
+    """The tokens of a file: a SHA-256 in hexadecimal a line, with its name behind `#`.
 
     Raises SettingsError, which never shows what the file holds: it may be a token by mistake.
     """
@@ -42,17 +44,20 @@ def read_tokens(file: Path | None) -> Tokens:
         return Tokens()
     name = "VITRINE_API_TOKENS_FILE"
     try:
-        lines = [line.partition("#")[0].strip() for line in file.read_text("ascii").splitlines()]
+        lines = [line.partition("#") for line in file.read_text("ascii").splitlines()]
     except (OSError, UnicodeDecodeError) as error:
         why = error.strerror if isinstance(error, OSError) else "it is not ASCII"
         raise SettingsError(f"{name}: expected a file of digests at {file}: {why}") from None
-    for number, line in enumerate(lines, start=1):
-        if line and not _DIGEST.fullmatch(line):
+    names: dict[bytes, str] = {}
+    for number, (before, _, comment) in enumerate(lines, start=1):
+        digest = before.strip()
+        if digest and not _DIGEST.fullmatch(digest):
             raise SettingsError(
                 f"{name}: {file}, line {number}: expected a SHA-256 of 64 hexadecimal digits, "
-                f"got {len(line)} characters that are none"
+                f"got {len(digest)} characters that are none"
             )
-    digests = tuple(bytes.fromhex(line) for line in lines if line)
-    if not digests:
+        if digest:
+            names[bytes.fromhex(digest)] = comment.strip() or digest[:8].lower()
+    if not names:
         raise SettingsError(f"{name}: expected at least one digest in {file}, got none")
-    return Tokens(digests)
+    return Tokens(names)

@@ -1,30 +1,33 @@
-"""What one process serves with: settings, models, handlers and metrics; nothing of a server."""
+"""What one process serves with: settings, models, routes and metrics; nothing of a socket."""
 
 import asyncio
 import contextlib
 import gc
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from pathlib import Path
+from typing import Any
 
 from PIL import Image
 
 from service.artifacts.files import find_artifacts
+from service.artifacts.manifest import Manifest
 from service.engines.gpus import take_gpu
 from service.errors import StartError
-from service.inference.registry import load_models
-from service.protocols.native import Handlers
+from service.inference.registry import load_registry
+from service.protocols import catalog, health, native, pages
+from service.protocols.route import Context
 from service.protocols.tokens import read_tokens
+from service.server.dispatch import Dispatcher
 from service.server.drain import Drain
 from service.settings import Settings
+from service.tasks import TASKS, load_plugins
+from service.telemetry import tracing
 from service.telemetry.log import configure_logging
-from service.telemetry.metrics import Metrics
+from service.telemetry.metrics import Metrics, ServedModel
 from service.telemetry.usage import WorkerState, limit_metrics, usage_metrics
 
-# The folder whose files all workers of a server share; BentoML hands this name down to its workers.
-METRICS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 # Objects before a collection of each generation: a full one walks every object that is not frozen,
 # and with Python's own thresholds that took 20 to 80 ms.
 GC_THRESHOLDS = (100_000, 50, 1000)
@@ -32,34 +35,51 @@ GC_THRESHOLDS = (100_000, 50, 1000)
 # number goes by the machine's cores, whatever the cgroup's limit; with one, a huge image would hold
 # up all others.
 DECODE_THREADS = 2
+IN_PROCESS = "bentoml"
+"""The protocol of calls that come without HTTP."""
 
 
 class App:
     """The loaded models of one process and what answers for them."""
 
     def __init__(
-        self, settings: Settings, worker: int | None = None, drain: Drain | None = None
+        self,
+        settings: Settings,
+        worker: int | None = None,
+        drain: Drain | None = None,
+        bentoml_schema: Callable[[], dict[str, Any]] = dict,
     ) -> None:
         """Load and prove every model; raises StartError. A `worker` by number takes its GPU."""
         configure_logging(settings.log_format)
+        load_plugins(settings.plugins)
         # Pillow's own limit is lower than what a setting may allow; decode checks first.
         Image.MAX_IMAGE_PIXELS = None
-        shared = os.environ.get(METRICS_FOLDER)
-        folder = Path(shared) if shared else None
+        folder = settings.metrics_dir
         state = None if worker is None or folder is None else WorkerState(folder, worker)
         if settings.device != "cpu" and worker is not None:
             take_gpu(worker)
-        artifacts = find_artifacts(settings.models_dir, settings.models)
-        manifests = [artifact.manifest for artifact in artifacts]
+        artifacts = find_artifacts(settings.models_dir, settings.models, TASKS)
+        served = [_served(artifact.manifest) for artifact in artifacts]
+        routes = (*native.routes(), *catalog.ROUTES, *health.ROUTES, *pages.ROUTES)
+        protocols = tuple(dict.fromkeys([route.protocol for route in routes] + [IN_PROCESS]))
         self.settings = settings
         self.drain = drain or Drain()
-        self.tokens = read_tokens(settings.api_tokens_file)
-        self.metrics = Metrics(manifests, folder, worker or 0, is_on=settings.metrics)
-        self.models = load_models(artifacts, settings, self.metrics)
-        self.handlers = Handlers(self.models, settings)
-        # Not among the threads that unpack images: a scrape is wanted most when these are busy.
-        self.scraper = ThreadPoolExecutor(1, thread_name_prefix="metrics")
-        self.metrics.watch(partial(limit_metrics, settings, self.models.names()))
+        self.metrics = Metrics(served, protocols, folder, worker or 0, is_on=settings.metrics)
+        self.registry = load_registry(artifacts, TASKS, settings, self.metrics)
+        self._scraper = ThreadPoolExecutor(1, thread_name_prefix="metrics")
+        context = Context(
+            settings,
+            self.registry,
+            self.metrics,
+            routes,
+            self._scraper,
+            lambda: self.drain.is_on,
+            bentoml_schema,
+        )
+        self.dispatcher = Dispatcher(context, read_tokens(settings.api_tokens_file))
+        if tracing.is_configured():
+            self.dispatcher.on_answer = tracing.annotate_span
+        self.metrics.watch(partial(limit_metrics, settings, self.registry.names()))
         if state is not None:
             self.metrics.watch(partial(usage_metrics, os.getppid()))
             self.metrics.watch(state.metrics)
@@ -67,8 +87,19 @@ class App:
 
     def close(self) -> None:
         """Let the models' threads end."""
-        self.models.close()
-        self.scraper.shutdown(wait=False)
+        self.registry.close()
+        self._scraper.shutdown(wait=False)
+
+
+def _served(manifest: Manifest) -> ServedModel:
+    task = TASKS[manifest.task.type](manifest)
+    return ServedModel(
+        manifest.name,
+        manifest.version,
+        manifest.task.type,
+        task.labels,
+        manifest.latency_objective_s,
+    )
 
 
 def settle() -> None:

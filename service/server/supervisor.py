@@ -17,9 +17,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any, TypeAlias
 
 from service.errors import SettingsError, StartError
-from service.server.app import METRICS_FOLDER
+from service.server.app import App
 from service.server.drain import Drain
 from service.server.worker import READY, run_worker, shared_counts
 from service.settings import Settings
@@ -27,6 +29,9 @@ from service.telemetry.log import configure_logging, logger
 
 BACKLOG = 2048
 MAX_MESSAGE_BYTES = 65536
+Schema: TypeAlias = Callable[[], dict[str, Any]]
+"""Describes the service for BentoML's client."""
+
 RESTART_PAUSE_S = 1.0
 ACCEPT_PAUSE_S = 0.05
 _FORK = multiprocessing.get_context("fork")
@@ -46,14 +51,14 @@ class _Worker:
     """Connections that earlier workers of this number had closed when it began."""
 
 
-def serve(settings: Settings, host: str, port: int) -> None:
+def serve(settings: Settings, host: str, port: int, bentoml_schema: Schema) -> None:
     """Serve until SIGTERM or SIGINT; raises StartError where it cannot start."""
     configure_logging(settings.log_format)
     listener = _bind(host, port)
-    parent_folder = os.environ.get(METRICS_FOLDER)
-    with tempfile.TemporaryDirectory(prefix="vitrine-metrics-", dir=parent_folder) as folder:
-        os.environ[METRICS_FOLDER] = folder
-        Supervisor(settings, listener).run()
+    parent = settings.metrics_dir
+    with tempfile.TemporaryDirectory(prefix="vitrine-metrics-", dir=parent) as folder:
+        shared = settings.model_copy(update={"metrics_dir": Path(folder)})
+        Supervisor(shared, listener, bentoml_schema).run()
 
 
 def _bind(host: str, port: int) -> socket.socket:
@@ -75,8 +80,9 @@ def _no_listening(address: tuple[object, ...], error: OSError) -> SettingsError:
 class Supervisor:
     """Forks workers, shares out connections, replaces a worker that dies."""
 
-    def __init__(self, settings: Settings, listener: socket.socket) -> None:
+    def __init__(self, settings: Settings, listener: socket.socket, bentoml_schema: Schema) -> None:
         self._settings = settings
+        self._bentoml_schema = bentoml_schema
         self._listener = listener
         self._closed = shared_counts(settings.workers)
         self._selector = selectors.DefaultSelector()
@@ -148,7 +154,8 @@ class Supervisor:
             theirs.close()
         for worker in self._workers:
             worker.channel.close()
-        run_worker(self._settings, number, channel, self._closed, self._drain)
+        load = partial(App, self._settings, number, self._drain, self._bentoml_schema)
+        run_worker(load, number, channel, self._closed)
 
     def _hear(self, worker: _Worker) -> None:
         """A worker is ready, cannot start, or has ended."""

@@ -15,10 +15,7 @@ from uvicorn.server import ServerState
 from service.errors import StartError
 from service.server.app import App, bound_threads, settle
 from service.server.connection import Connection
-from service.server.drain import Drain
-from service.server.front import fronted
-from service.server.pages import LazyPages
-from service.settings import Settings
+from service.server.front import Front, traced
 from service.telemetry import tracing
 
 READY = b"ready"
@@ -99,7 +96,7 @@ class AdoptingServer(uvicorn.Server):
 
 
 def run_worker(
-    settings: Settings, number: int, channel: socket.socket, closed: Closed, drain: Drain
+    load: Callable[[], App], number: int, channel: socket.socket, closed: Closed
 ) -> None:
     """Load the models, then serve until SIGTERM; what stops the start goes through the channel."""
 
@@ -107,8 +104,8 @@ def run_worker(
         closed[number] += 1
 
     try:
-        app = App(settings, number, drain)
-        asgi = fronted(LazyPages(settings), lambda: app)
+        app = load()
+        asgi = traced(Front(lambda: app))
     except StartError as error:
         channel.sendall(str(error).encode())
         raise SystemExit(1) from error
@@ -121,9 +118,9 @@ def run_worker(
         access_log=False,
         proxy_headers=False,
         server_header=False,
-        timeout_graceful_shutdown=math.ceil(settings.request_timeout_s) + STOP_MARGIN_S,
+        timeout_graceful_shutdown=math.ceil(app.settings.request_timeout_s) + STOP_MARGIN_S,
     )
-    make_connection = partial(Connection, app=app, on_close=note_closed)
+    make_connection = partial(Connection, dispatcher=app.dispatcher, on_close=note_closed)
     try:
         AdoptingServer(config, make_connection, channel, note_closed).run()
     finally:

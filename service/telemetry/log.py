@@ -5,7 +5,8 @@ import logging
 import sys
 import time
 
-from service.protocols.request import Request
+from service.call import Call
+from service.errors import VitrineError
 
 MAX_PATH_LENGTH = 200
 
@@ -53,21 +54,32 @@ def configure_logging(log_format: str) -> None:
     logging.getLogger("python_multipart").setLevel(logging.ERROR)
 
 
-def log_request(request: Request, status: int, seconds: float) -> None:
+def log_call(call: Call, status: int, seconds: float, *, method: str = "", path: str = "") -> None:
     """Write the one line of a request, with its stage times in milliseconds."""
     fields: dict[str, object] = {
-        "request_id": request.request_id,
-        "method": request.method,
-        "path": request.path[:MAX_PATH_LENGTH],
+        "request_id": call.request_id,
+        "protocol": call.protocol,
+        "method": method,
+        "path": path[:MAX_PATH_LENGTH],
         "status": status,
         "ms": _milliseconds(seconds),
+        "token": call.token,
+        "model": call.model,
+        "version": call.version,
+        "task": call.task,
     }
-    if request.model:
-        fields |= {"model": request.model, "version": request.version}
-    if request.images:
-        fields |= {"images": request.images, "batch_size": request.batch_size}
-    fields |= {f"{stage}_ms": _milliseconds(s) for stage, s in request.stages_s().items()}
-    logger.info("request", extra={"fields": fields})
+    if call.items:
+        fields |= {"images": call.items, "batch_size": call.batch_size}
+    fields |= {f"{stage}_ms": _milliseconds(s) for stage, s in call.stages_s().items()}
+    known = {name: value for name, value in fields.items() if value != ""}
+    logger.info("request", extra={"fields": known})
+
+
+def unexpected_error(call: Call, error: Exception) -> VitrineError:
+    """Log an exception that nobody expected; what to answer instead."""
+    fields = {"request_id": call.request_id}
+    logger.error("unexpected error", exc_info=error, extra={"fields": fields})
+    return VitrineError(f"unexpected error; the log has it under request id {call.request_id}")
 
 
 def _milliseconds(seconds: float) -> float:

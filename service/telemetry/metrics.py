@@ -21,7 +21,6 @@ from prometheus_client.metrics_core import (
 )
 from prometheus_client.utils import floatToGoString
 
-from service.artifacts.manifest import Manifest
 from service.telemetry.counters import (
     Counter,
     Gauge,
@@ -34,7 +33,6 @@ from service.telemetry.counters import (
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 UNKNOWN_MODEL = "unknown"  # whatever callers ask for, this is the one series for it
-PROTOCOLS = ("classify", "denoise", "v1", "page", "other")
 STAGES = ("decode", "queue", "predict", "encode")
 
 _CLIENT_CLOSED_REQUEST = 499  # not in HTTPStatus
@@ -46,6 +44,19 @@ _SECONDS = (
 _BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64, 128)
 
 Labels = tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class ServedModel:
+    """What the metrics tell of a model."""
+
+    name: str
+    version: str
+    task: str
+    labels: tuple[str, ...]
+    latency_objective_s: float | None
+
+
 Family = CounterMetricFamily | GaugeMetricFamily | HistogramMetricFamily
 
 
@@ -104,7 +115,8 @@ class Metrics:
 
     def __init__(
         self,
-        models: Sequence[Manifest],
+        models: Sequence[ServedModel],
+        protocols: Sequence[str],
         folder: Path | None = None,
         worker: int = 0,
         *,
@@ -122,7 +134,7 @@ class Metrics:
             ("model", "version", "protocol", "status"),
             (
                 (*model, protocol, status)
-                for model, protocol, status in product(versions, PROTOCOLS, statuses)
+                for model, protocol, status in product(versions, protocols, statuses)
             ),
             shows_nought=False,
         )
@@ -131,7 +143,7 @@ class Metrics:
             "vitrine_request_seconds",
             "Time from a request's arrival to its answer",
             ("model", "protocol"),
-            product((UNKNOWN_MODEL, *names), PROTOCOLS),
+            product((UNKNOWN_MODEL, *names), protocols),
             bounds=_SECONDS,
             shows_nought=False,
         )
@@ -199,18 +211,19 @@ class Metrics:
             labels=("model", "version", "engine", "device", "sha256"),
         )
 
-    def announce(self, model: Manifest, engine: str, device: str, sha256: str) -> None:
+    def announce(self, name: str, version: str, engine: str, device: str, sha256: str) -> None:
         """Note what a model is served with."""
-        self._info.add_metric((model.name, model.version, engine, device, sha256), 1)
+        self._info.add_metric((name, version, engine, device, sha256), 1)
 
     def watch(self, source: Callable[[], Iterable[Metric]]) -> None:
         """Ask a source for more metrics on every scrape."""
         self._sources.append(source)
 
-    def is_any_engine_failing(self) -> bool:
-        """Whether one of any worker does."""
+    def failing_engines(self) -> list[str]:
+        """The models whose engine fails in some worker."""
         family = self._engine_failing
-        return bool(self._totals()[family.first_slot : family.end_slot].any())
+        counts = self._totals()[family.first_slot : family.end_slot]
+        return [name for (name, _), count in zip(family.series, counts, strict=True) if count]
 
     def expose(self) -> bytes:
         """The metrics of all workers, in Prometheus's text format."""

@@ -6,12 +6,12 @@ OTEL_SERVICE_NAME, OTEL_TRACES_SAMPLER (opentelemetry.io, "Environment Variable 
 
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from starlette.types import ASGIApp
 
+from service.call import Call
 from service.errors import SettingsError
-from service.protocols.request import PROBES, Request
 
 ENDPOINTS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
 PROTOCOLS = ("OTEL_EXPORTER_OTLP_PROTOCOL", "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL")
@@ -23,7 +23,7 @@ def is_configured(environment: Mapping[str, str] = os.environ) -> bool:
     return any(environment.get(name) for name in ENDPOINTS)
 
 
-def traced(app: ASGIApp) -> ASGIApp:
+def traced(app: ASGIApp, untraced_paths: Iterable[str]) -> ASGIApp:
     """The app with a span around every request; raises SettingsError for a protocol not spoken."""
     for name in PROTOCOLS:
         if os.environ.get(name, HTTP) != HTTP:
@@ -44,7 +44,7 @@ def traced(app: ASGIApp) -> ASGIApp:
     middleware: ASGIApp = OpenTelemetryMiddleware(
         app,
         tracer_provider=provider,
-        excluded_urls=parse_excluded_urls(",".join(PROBES)),
+        excluded_urls=parse_excluded_urls(",".join(untraced_paths)),
         exclude_spans=["receive", "send"],
     )
     return middleware
@@ -61,22 +61,22 @@ def close() -> None:
             provider.shutdown()
 
 
-def annotate_span(request: Request) -> None:
+def annotate_span(call: Call) -> None:
     """Put what is known of a request onto its span, and a span for each stage of each image."""
     from opentelemetry.trace import get_current_span, get_tracer
 
     get_current_span().set_attributes(
         {
-            "vitrine.request_id": request.request_id,
-            "vitrine.model": request.model,
-            "vitrine.version": request.version,
-            "vitrine.images": request.images,
-            "vitrine.batch_size": request.batch_size,
+            "vitrine.request_id": call.request_id,
+            "vitrine.model": call.model,
+            "vitrine.version": call.version,
+            "vitrine.images": call.items,
+            "vitrine.batch_size": call.batch_size,
         }
     )
     tracer = get_tracer("vitrine")
     offset_ns = time.time_ns() - time.perf_counter_ns()
-    for stage, started, seconds in request.stages:
+    for stage, started, seconds in call.stages:
         started_ns = offset_ns + int(started * 1e9)
         span = tracer.start_span(stage, start_time=started_ns)
         span.end(started_ns + int(seconds * 1e9))

@@ -16,7 +16,7 @@ import numpy as np
 from keras import layers
 from PIL import Image
 
-from service.artifacts.manifest import Manifest, Output
+from service.artifacts.manifest import Manifest
 from service.pixels.preprocess import Floats, Pixels, preprocess, to_pixels
 from service.pixels.spec import Input, KeepSize, Tiling
 from service.pixels.tiles import predict_tiled
@@ -29,6 +29,7 @@ from training.options import Options
 from training.plots import plot_before_after, plot_curves
 from training.recipes import fashion_mnist
 from training.samples import digit, hand, trousers, with_noise
+from training.tasks import Denoising
 
 # --- Config
 INPUT = Input(shape=(None, None, 1), color="grey", resize=KeepSize())
@@ -81,10 +82,9 @@ def run(options: Options) -> Path:
     return export(
         Trained(
             name="denoiser",
-            task="denoising",
-            labels=(),
+            task=Denoising(TILING),
+            latency_objective_s=None,
             input=INPUT,
-            output=Output(shape=(None, None, 1), meaning="pixels"),
             network=network,
             validation=noisy_validation,
             validation_truth=validation,
@@ -96,7 +96,6 @@ def run(options: Options) -> Path:
             seconds=sum(history["seconds"]),
             card=CARD,
             draw_figures=draw_figures,
-            tiling=TILING,
         ),
         options,
     )
@@ -331,8 +330,4 @@ CARD = Card(
         "smoothed away. On images without noise it still smooths."
     ),
     results=results,
-    figures=(
-        ("Loss and PSNR by epoch", "curves.png"),
-        ("Before and after, on images drawn by the project", "before-after.png"),
-    ),
 )

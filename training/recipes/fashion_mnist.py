@@ -13,9 +13,10 @@ import keras
 import numpy as np
 from keras import layers
 
-from service.artifacts.manifest import Manifest, Output, read_manifest
+from service.artifacts.manifest import Manifest, read_manifest
 from service.pixels.spec import FashionMnist, Input, Scale
-from training.card import Card, classification_results
+from service.tasks import TASKS
+from training.card import Card
 from training.data import Split, check, hold_out, keras_cache, prepare, reading, require, sha256_of
 from training.errors import DataError
 from training.evaluation import classification_metrics, confusion
@@ -24,6 +25,7 @@ from training.fit import History, fit_classifier, seed_everything
 from training.options import Options
 from training.plots import plot_confusion, plot_curves
 from training.samples import trousers
+from training.tasks import Classification
 
 # --- Config
 LABELS = (
@@ -88,10 +90,8 @@ def run(options: Options) -> Path:
     return export(
         Trained(
             name=name_of(kind),
-            task="classification",
-            labels=LABELS,
+            task=Classification(LABELS),
             input=spec,
-            output=Output(shape=(10,), meaning="probabilities"),
             network=network,
             validation=validation.images,
             validation_truth=validation.labels,
@@ -227,7 +227,9 @@ def sibling_metrics(out: Path) -> dict[str, float]:
     """Accuracy and size of the other two networks, where they were trained into the same folder."""
     found: dict[str, float] = {}
     for kind in ("dense", "mlp"):
-        manifests = [read_manifest(p.parent) for p in (out / name_of(kind)).glob("*/manifest.json")]
+        manifests = [
+            read_manifest(p.parent, TASKS) for p in (out / name_of(kind)).glob("*/manifest.json")
+        ]
         if manifests:
             latest = max(manifests, key=lambda manifest: int(manifest.version))
             found[f"accuracy/network {kind}"] = latest.metrics["accuracy"]
@@ -263,15 +265,18 @@ def card(kind: str) -> Card:
             "plain its background is, since the margin is trimmed by colour. Probabilities are not "
             "calibrated."
         ),
-        results=network_comparison if kind == "cnn" else classification_results,
+        results=results,
     )
 
 
-def network_comparison(manifest: Manifest) -> str:
-    """The figures of the CNN, and beside it the course's other two networks."""
+def results(manifest: Manifest) -> str:
+    """The figures of the network; with those of the CNN, the course's other two networks."""
+    own = Classification.results(manifest)
+    if manifest.training.arguments["network"] != "cnn":
+        return own
     metrics = manifest.metrics
     lines = [
-        classification_results(manifest),
+        own,
         "",
         "The course's three networks on the same test images:",
         "",

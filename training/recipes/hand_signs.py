@@ -12,7 +12,6 @@ import keras
 import numpy as np
 from keras import layers
 
-from service.artifacts.manifest import Output
 from service.pixels.spec import Cover, Input, Scale
 from training.card import Card
 from training.data import Labels, Split, check, hold_out, prepare, reading, require, sha256_of
@@ -23,6 +22,7 @@ from training.fit import History, fit_classifier, seed_everything
 from training.options import Options
 from training.plots import plot_confusion, plot_curves
 from training.samples import hand
+from training.tasks import Classification
 
 # --- Config
 LABELS = ("0", "1", "2", "3", "4", "5")
@@ -64,10 +64,8 @@ def run(options: Options) -> Path:
     return export(
         Trained(
             name="hand-signs",
-            task="classification",
-            labels=LABELS,
+            task=Classification(LABELS),
             input=spec,
-            output=Output(shape=(6,), meaning="probabilities"),
             network=network,
             validation=validation.images,
             validation_truth=validation.labels,

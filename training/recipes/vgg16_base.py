@@ -16,7 +16,6 @@ import keras
 import numpy as np
 from keras import layers
 
-from service.artifacts.manifest import Output
 from service.pixels.preprocess import scale
 from service.pixels.spec import Cover, Input, Scale
 from training.card import Card
@@ -32,6 +31,7 @@ from training.options import Options
 from training.packed import PackedSet, read_packed
 from training.plots import plot_curves
 from training.precision import POLICIES, best_policy, computing_in
+from training.tasks import Classification
 from training.vgg16 import classifier, convolutions, fold, head, set_weights
 
 # --- Config
@@ -119,10 +119,9 @@ def run(options: Options) -> Path:
     return export(
         Trained(
             name="vgg16-base",
-            task="classification",
-            labels=labels,
+            task=Classification(labels),
+            latency_objective_s=1.0,
             input=INPUT,
-            output=Output(shape=(len(labels),), meaning="probabilities"),
             network=network,
             validation=scale(packed.pixels(held, INPUT), INPUT.scale),
             validation_truth=packed.labels[held],

@@ -1,0 +1,84 @@
+"""A `.keras` file on Keras 3's backend: TensorFlow, JAX or PyTorch, loaded when one is opened."""
+
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from service.artifacts.manifest import Device, EngineName
+from service.engines.engine import Tensors, match_names
+from service.pixels.preprocess import Floats
+
+HALF_POLICY = "mixed_float16"
+
+
+class KerasEngine:
+    """A Keras network; `keras-half` computes in half precision.
+
+    Weights and answers stay in float32.
+    """
+
+    fixed_sizes = True  # its backends compile the network anew for a shape that they do not know
+
+    def __init__(
+        self,
+        model: Path,
+        device: Device,
+        name: EngineName = "keras",
+        *,
+        inputs: Collection[str],
+        outputs: Collection[str],
+    ) -> None:
+        """Load the file; raises ArtifactError where its tensors are not those of the manifest."""
+        import keras
+
+        self.name = name
+        self.device = device
+        network = keras.saving.load_model(model, compile=False)
+        self._inputs = match_names(inputs, _names(network, "input"), "inputs")
+        self._outputs = match_names(outputs, _names(network, "output"), "outputs")
+        self.network = _in_half(network) if name == "keras-half" else network
+
+    def predict(self, batch: Tensors) -> dict[str, Floats]:
+        """The network's outputs for a batch of its inputs, in the same order."""
+        if len(self._inputs) == 1:
+            (given,) = batch.values()
+            answer = self.network.predict_on_batch(given)
+        else:
+            answer = self.network.predict_on_batch(
+                {own: batch[name] for name, own in self._inputs.items()}
+            )
+        if isinstance(answer, list):
+            answer = dict(zip(self.network.output_names, answer, strict=True))
+        if not isinstance(answer, dict):
+            answer = dict.fromkeys(self._outputs.values(), answer)
+        return {
+            name: np.asarray(answer[own], dtype=np.float32) for name, own in self._outputs.items()
+        }
+
+
+def _names(network: Any, side: str) -> list[str]:
+    """The names of a network's inputs or outputs: a dictionary's keys, or those of the layers."""
+    structure = getattr(network, f"_{side}s_struct", None)  # Keras keeps the keys nowhere else
+    if isinstance(structure, dict):
+        return list(structure)
+    return list(getattr(network, f"{side}_names", None) or [side])
+
+
+def _in_half(network: Any) -> Any:
+    """The same network with every layer computing in half precision, but for a softmax alone."""
+    import keras
+
+    def convert(layer: Any) -> Any:
+        config = layer.get_config()
+        # An operation without weights takes the type that it is given.
+        if "dtype" in config and not isinstance(
+            layer, keras.layers.InputLayer | keras.layers.Softmax
+        ):
+            config["dtype"] = HALF_POLICY
+        return type(layer).from_config(config)
+
+    half = keras.models.clone_model(network, clone_function=convert)
+    half.set_weights(network.get_weights())
+    return half

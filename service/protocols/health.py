@@ -1,0 +1,49 @@
+"""Whether this server is alive and ready, and its metrics: asked again and again."""
+
+import asyncio
+from collections.abc import Mapping
+from functools import partial
+
+from service.errors import Unavailable, UnknownRoute
+from service.protocols import openapi
+from service.protocols.request import Request
+from service.protocols.response import Response, json_response
+from service.protocols.route import Context, Route
+from service.telemetry.metrics import CONTENT_TYPE
+
+
+async def live(context: Context, _: Request, __: Mapping[str, str]) -> Response:
+    """GET /livez."""
+    _check_engines(context)
+    return json_response({"status": "alive"})
+
+
+async def ready(context: Context, _: Request, __: Mapping[str, str]) -> Response:
+    """GET /readyz; a process that answers at all has proven its models on their samples."""
+    _check_engines(context)
+    if context.is_draining():
+        raise Unavailable("shutting down")
+    return json_response({"status": "ready"})
+
+
+def _check_engines(context: Context) -> None:
+    failing = context.metrics.failing_engines()
+    if failing:
+        raise Unavailable(f"the engine of {', '.join(failing)} is failing; see the log")
+
+
+async def metrics(context: Context, _: Request, __: Mapping[str, str]) -> Response:
+    """GET /metrics."""
+    if not context.settings.metrics:
+        raise UnknownRoute("metrics are turned off (VITRINE_METRICS=false)")
+    loop = asyncio.get_running_loop()
+    text = await loop.run_in_executor(context.scraper, context.metrics.expose)
+    return Response(text, CONTENT_TYPE)
+
+
+_probe = partial(Route, "GET", protocol="page", is_probe=True)
+ROUTES = (
+    _probe(path="/livez", handler=live, describe=openapi.live_operation),
+    _probe(path="/readyz", handler=ready, describe=openapi.ready_operation),
+    _probe(path="/metrics", handler=metrics, describe=openapi.metrics_operation),
+)

@@ -1,0 +1,99 @@
+"""Routes: which handler answers a method and a path, and what it stands for elsewhere.
+
+Metrics, log, API document and the gateway's rules all follow from the routes of the protocols.
+"""
+
+import re
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+from service.errors import UnknownRoute, WrongMethod
+from service.inference.registry import Registry
+from service.protocols.request import Request
+from service.protocols.response import Response
+from service.settings import Settings
+from service.telemetry.metrics import Metrics
+
+Json = dict[str, Any]
+CACHED_PATHS = 1024
+
+
+@dataclass(frozen=True)
+class Context:
+    """What handlers answer from."""
+
+    settings: Settings
+    registry: Registry
+    metrics: Metrics
+    routes: "tuple[Route, ...]"
+    scraper: Executor
+    """Writes the metrics' text: not among the threads that unpack images."""
+    is_draining: Callable[[], bool]
+    bentoml_schema: Callable[[], Json]
+    """What BentoML's client reads; imports BentoML."""
+
+
+Handler = Callable[[Context, Request, Mapping[str, str]], Awaitable[Response]]
+
+
+@dataclass(frozen=True)
+class Route:
+    """One route; `{name}` in its path stands for one segment."""
+
+    method: str
+    path: str
+    protocol: str
+    """Its value of the metrics' label."""
+    handler: Handler
+    describe: Callable[[Context], Json] | None
+    """The OpenAPI operation; None leaves the route out of the document."""
+    is_inference: bool = False
+    """Whether a model answers: such a request has a deadline, and is refused under overload."""
+    is_probe: bool = False
+    """Whether it is asked again and again: neither logged nor traced, and needs no token."""
+
+
+class Match(NamedTuple):
+    """A route and the segments that stand for its path's names."""
+
+    route: Route
+    params: Mapping[str, str]
+
+
+class Router:
+    """Finds the route of a method and a path."""
+
+    def __init__(self, routes: Iterable[Route]) -> None:
+        self._by_path: dict[str, dict[str, Route]] = {}
+        for route in routes:
+            self._by_path.setdefault(route.path, {})[route.method] = route
+        self._patterns = {path: _pattern(path) for path in self._by_path}
+        self.find = lru_cache(CACHED_PATHS)(self._find)
+        """The route of (method, path); raises UnknownRoute or WrongMethod."""
+
+    def _find(self, method: str, path: str) -> Match:
+        for known, pattern in self._patterns.items():
+            found = pattern.fullmatch(path)
+            if found is None:
+                continue
+            methods = self._by_path[known]
+            route = methods.get("GET" if method == "HEAD" else method)
+            if route is None:
+                allowed = [name for one in methods for name in _with_head(one)]
+                raise WrongMethod(f"{path}: expected {allowed[0]}, got {method}", allowed)
+            return Match(route, found.groupdict())
+        raise UnknownRoute(
+            f"no route {path!r:.200}: expected one of {', '.join(self._by_path)}; "
+            "/docs describes them"
+        )
+
+
+def _pattern(path: str) -> re.Pattern[str]:
+    return re.compile(re.sub(r"\\{(\w+)\\}", r"(?P<\1>[^/:]+)", re.escape(path)))
+
+
+def _with_head(method: str) -> tuple[str, ...]:
+    return ("GET", "HEAD") if method == "GET" else (method,)

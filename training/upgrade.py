@@ -1,0 +1,53 @@
+"""Write an artifact's manifest and card again in today's form; its network stays as it is."""
+
+import importlib
+import re
+from pathlib import Path
+
+from service.artifacts.files import Artifact, verify
+from service.artifacts.manifest import Manifest, read_manifest, write_manifest
+from service.tasks import TASKS
+from training.card import Card, render_card
+from training.errors import ExportError
+from training.export import listed_files
+
+CARD_FILE = "README.md"
+_SECTIONS = {
+    "purpose": "What it is for",
+    "not_for": "What it is not for",
+    "data": "Data and licence",
+    "limits": "Limits and known biases",
+}
+
+
+def upgrade(folder: Path) -> None:
+    """Bring `models/<name>/<version>` to the newest schema.
+
+    Raises ArtifactError for an artifact that is not whole, ExportError for a card without the
+    sections that a card has.
+    """
+    manifest = read_manifest(folder, TASKS)
+    verify(Artifact(folder, manifest))
+    path = folder / CARD_FILE
+    path.write_text(render_card(manifest, _card(path, manifest)))
+    write_manifest(folder, manifest.model_copy(update={"files": listed_files(folder)}))
+
+
+def _card(path: Path, manifest: Manifest) -> Card:
+    """The words of a card that was rendered before."""
+    text = path.read_text()
+    title = re.search(r"^# (.+?)( \(smoke run.*)?$", text, re.MULTILINE)
+    words: dict[str, str] = {}
+    for field, heading in _SECTIONS.items():
+        found = re.search(rf"^## {heading}\n(.*?)\n*(?=^## |\Z)", text, re.MULTILINE | re.DOTALL)
+        if found is None:
+            raise ExportError(f"{path}: expected a section {heading!r}, got none")
+        words[field] = found[1]
+    if title is None:
+        raise ExportError(f"{path}: expected a title, got none")
+    recipe = importlib.import_module(f"training.recipes.{_module(manifest)}")
+    return Card(title=title[1], **words, results=getattr(recipe, "results", None))
+
+
+def _module(manifest: Manifest) -> str:
+    return manifest.training.recipe.replace("-", "_")
