@@ -6,7 +6,7 @@ from pathlib import Path
 
 import keras
 
-from service.engines.engine import count_gpus
+from service.engines.gpus import count_gpus
 
 POLICIES = ("float32", "mixed_bfloat16", "mixed_float16")
 _BFLOAT16_INSTRUCTIONS = {"avx512_bf16", "amx_bf16", "bf16"}  # the last one is ARM's
