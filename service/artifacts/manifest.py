@@ -134,14 +134,6 @@ class Manifest(Part):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        channels = {"grey": 1, "rgb": 3}[self.input.color]
-        if self.input.shape[2] != channels:
-            raise ValueError(
-                f"expected {channels} channels of input for {self.input.color}, "
-                f"got {self.input.shape[2]}"
-            )
-        if isinstance(self.input.scale.mean, tuple) and channels != 3:
-            raise ValueError("expected one mean for the one channel of grey, got three")
         self._check_engine()
         if self.task == "classification":
             self._check_classification()
