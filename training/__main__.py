@@ -1,6 +1,7 @@
 """Train a model: `python -m training` lists the recipes, `python -m training RECIPE` runs one."""
 
 import argparse
+import contextlib
 import importlib
 import os
 import shutil
@@ -10,6 +11,7 @@ from pathlib import Path
 from training import recipes
 from training.declarations import read_declaration, read_help, recipe_files
 from training.errors import TrainingError
+from training.lock import locked
 from training.options import Options, add_options, read_options
 
 
@@ -54,12 +56,19 @@ def parse(name: str, file: Path, arguments: list[str]) -> Options:
 
 def run(options: Options) -> Path:
     """Import and run a recipe; the checkpoints are removed when it has succeeded."""
+    checkpoints = options.checkpoints
     options.out.mkdir(parents=True, exist_ok=True)
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow's start-up messages
-    module = options.recipe.replace("-", "_")
-    folder: Path = importlib.import_module(f"{recipes.__name__}.{module}").run(options)
-    shutil.rmtree(options.checkpoints, ignore_errors=True)
-    return folder
+    checkpoints.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow's start-up messages
+        with locked(checkpoints.with_name(f"{checkpoints.name}.lock")):
+            module = options.recipe.replace("-", "_")
+            folder: Path = importlib.import_module(f"{recipes.__name__}.{module}").run(options)
+            shutil.rmtree(checkpoints, ignore_errors=True)
+            return folder
+    finally:
+        with contextlib.suppress(OSError):  # not empty: another run's, or one to resume
+            checkpoints.parent.rmdir()
 
 
 if __name__ == "__main__":

@@ -11,7 +11,8 @@ import pytest
 pytest.importorskip("tqdm", reason="training needs the train extra")
 
 from tests.training.drawn import write_signs
-from training.__main__ import main
+from training.__main__ import main, parse
+from training.lock import locked
 
 RECIPES = Path(__file__).parents[2] / "training" / "recipes"
 FILES = [path for path in sorted(RECIPES.glob("*.py")) if path.stem != "__init__"]
@@ -208,3 +209,17 @@ def test_recipe_help_shows_its_own_options(capsys: pytest.CaptureFixture[str]) -
     said = capsys.readouterr().out
     assert "--network {cnn,dense,mlp}" in said
     assert "--smoke" in said
+
+
+def test_second_run_with_the_same_arguments_stops_with_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    arguments = ["--seed", "7", "--data", "."]
+    checkpoints = parse("hand-signs", RECIPES / "hand_signs.py", arguments).checkpoints
+    checkpoints.parent.mkdir()
+    with locked(checkpoints.with_name(f"{checkpoints.name}.lock")):
+        assert main(["hand-signs", *arguments, "--out", "out"]) == 1
+    message = "error: another run with the same arguments is in progress (process "
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(message)
