@@ -3,7 +3,6 @@
 import argparse
 import contextlib
 import importlib
-import os
 import shutil
 import sys
 from pathlib import Path
@@ -13,6 +12,7 @@ from training.declarations import read_declaration, read_help, recipe_files
 from training.errors import TrainingError
 from training.lock import locked
 from training.options import Options, add_options, read_options
+from training.quiet import native_messages_to
 
 
 def main(arguments: list[str]) -> int:
@@ -60,8 +60,10 @@ def run(options: Options) -> Path:
     options.out.mkdir(parents=True, exist_ok=True)
     checkpoints.parent.mkdir(parents=True, exist_ok=True)
     try:
-        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow's start-up messages
-        with locked(checkpoints.with_name(f"{checkpoints.name}.lock")):
+        with (
+            locked(checkpoints.with_name(f"{checkpoints.name}.lock")),
+            native_messages_to(checkpoints.with_name(f"{checkpoints.name}.log")),
+        ):
             module = options.recipe.replace("-", "_")
             folder: Path = importlib.import_module(f"{recipes.__name__}.{module}").run(options)
             shutil.rmtree(checkpoints, ignore_errors=True)
