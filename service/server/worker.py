@@ -3,11 +3,9 @@
 import asyncio
 import contextlib
 import math
-import mmap
 import socket
 from collections.abc import Callable
 from functools import partial
-from typing import TypeAlias
 
 import uvicorn
 from uvicorn.server import ServerState
@@ -18,24 +16,17 @@ from service.server.connection import Connection
 from service.server.drain import Drain
 from service.server.front import fronted
 from service.server.pages import LazyPages
+from service.server.process import ClosedCounts
 from service.settings import Settings
 from service.telemetry import tracing
 
 READY = b"ready"
-LINGER_S = 0.05  # uvicorn closes a connection whose first request has come but is not read yet
+LINGER_S = 0.05  # uvicorn closes a connection whose first request has arrived but is not read yet
 STOP_MARGIN_S = 5  # beyond the longest request, for a client that does not read its answer
-
-Closed: TypeAlias = "memoryview[int]"
-"""Shared by all processes: the connections that each worker has closed so far."""
-
-
-def shared_counts(workers: int) -> Closed:
-    """Counts that forked processes share."""
-    return memoryview(mmap.mmap(-1, workers * 8)).cast("Q")
 
 
 class AdoptingServer(uvicorn.Server):
-    """Listens on nothing itself; takes connections from a channel until that is closed."""
+    """Takes connections from a channel, until that is closed, instead of listening itself."""
 
     def __init__(
         self,
@@ -51,7 +42,7 @@ class AdoptingServer(uvicorn.Server):
         self._adopting: set[asyncio.Task[None]] = set()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Say that the app has started, and adopt."""
+        """Tell the supervisor that the worker is ready, and take connections from now on."""
         assert not sockets
         await super().startup(sockets=[])
         settle()
@@ -61,8 +52,8 @@ class AdoptingServer(uvicorn.Server):
         self._channel.send(READY)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Adopt what is still on its way, answer it, then end."""
-        self._channel.shutdown(socket.SHUT_RD)  # from now on the supervisor takes another worker
+        """Take the connections that are still in the channel, answer them, then end."""
+        self._channel.shutdown(socket.SHUT_RD)  # the supervisor chooses another worker from now on
         self._adopt()
         asyncio.get_running_loop().remove_reader(self._channel)
         await asyncio.gather(*self._adopting, return_exceptions=True)
@@ -70,7 +61,7 @@ class AdoptingServer(uvicorn.Server):
         await super().shutdown(sockets)
 
     def _adopt(self) -> None:
-        """Take every connection that lies in the channel; they come one a message."""
+        """Take every connection that is in the channel; each is one message."""
         loop = asyncio.get_running_loop()
         with contextlib.suppress(BlockingIOError):
             while True:
@@ -99,9 +90,9 @@ class AdoptingServer(uvicorn.Server):
 
 
 def run_worker(
-    settings: Settings, number: int, channel: socket.socket, closed: Closed, drain: Drain
+    settings: Settings, number: int, channel: socket.socket, closed: ClosedCounts, drain: Drain
 ) -> None:
-    """Load the models, then serve until SIGTERM; what stops the start goes through the channel."""
+    """Load the models, then serve until SIGTERM; send a start error through the channel."""
 
     def note_closed() -> None:
         closed[number] += 1
@@ -109,8 +100,9 @@ def run_worker(
     try:
         app = App(settings, number, drain)
         asgi = fronted(LazyPages(settings), lambda: app)
-    except StartError as error:
-        channel.sendall(str(error).encode())
+    except (StartError, OSError) as error:
+        message = f"cannot start: {error}" if isinstance(error, OSError) else str(error)
+        channel.sendall(message.encode())
         raise SystemExit(1) from error
     config = uvicorn.Config(
         asgi,

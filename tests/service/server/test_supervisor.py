@@ -1,10 +1,14 @@
 """The launcher and its workers, as processes."""
 
 import contextlib
+import json
 import os
+import re
+import shlex
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -171,23 +175,16 @@ def test_worker_that_is_killed_is_told_of_in_the_log(tmp_path: Path) -> None:
         (killed,) = workers(server)
         os.kill(killed, signal.SIGKILL)
         assert come_true(lambda: workers(server) not in ([], [killed]))
-        assert come_true(lambda: "ended with -9" in server.log.read_text())
+        assert come_true(lambda: "worker 0 ended with exit code -9" in server.log.read_text())
         assert server.stop() == 0
 
 
 @dataclass
 class Start:
-    """A server of which nobody has asked yet whether it is ready."""
+    """A server that may not be ready yet."""
 
     process: subprocess.Popen[bytes]
     log: Path
-
-    def check_that_it_ended_for_its_port(self, port: int) -> None:
-        assert self.process.wait(PATIENCE_S) == 1
-        output = self.log.read_text()
-        assert "Traceback" not in output
-        (line,) = (line for line in output.splitlines() if line.startswith("error: "))
-        assert str(port) in line
 
 
 @contextlib.contextmanager
@@ -204,16 +201,43 @@ def started(folder: Path, port: int, **settings: object) -> Iterator[Start]:
         process.wait()
 
 
-def test_port_in_use_stops_the_start_with_one_line(tmp_path: Path) -> None:
+def failed_start(
+    *arguments: str,
+    limits: str = "true",
+    metrics_folder: Path | None = None,
+    **settings: object,
+) -> str:
+    """What a server writes that cannot start; `limits` is a shell command to run before."""
+    shared = {} if metrics_folder is None else {"PROMETHEUS_MULTIPROC_DIR": str(metrics_folder)}
+    server = shlex.join([sys.executable, "-m", "service", "--port", "0", *arguments])
+    ran = subprocess.run(
+        ["sh", "-c", f"{limits}; exec {server}"],
+        cwd=CHECKOUT,
+        env=environment(**settings) | shared,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=PATIENCE_S,
+        check=False,
+    )
+    assert ran.returncode == 1
+    output: str = ran.stdout
+    return output
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+def test_port_in_use_stops_the_start_with_one_line(host: str) -> None:
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
         other.listen()
         port: int = other.getsockname()[1]
-        with started(tmp_path, port, models=MODEL, workers=2) as start:
-            start.check_that_it_ended_for_its_port(port)
+        output = failed_start("--host", host, "--port", str(port))
+    assert output == f"error: cannot listen on {host}:{port}: Address already in use\n"
 
 
-def test_port_that_another_takes_during_the_start_stops_it_with_one_line(tmp_path: Path) -> None:
+def test_port_that_another_process_takes_during_the_start_stops_it_with_one_line(
+    tmp_path: Path,
+) -> None:
     with socket.socket() as other:
         other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         other.bind(("127.0.0.1", 0))
@@ -222,7 +246,56 @@ def test_port_that_another_takes_during_the_start_stops_it_with_one_line(tmp_pat
             process = psutil.Process(start.process.pid)
             assert come_true(lambda: process.children() != [])
             other.listen()  # the worker has yet to load its models
-            start.check_that_it_ended_for_its_port(port)
+            assert start.process.wait(PATIENCE_S) == 1
+            *_, last = start.log.read_text().splitlines()
+    assert last == f"error: cannot listen on 0.0.0.0:{port}: Address already in use"
+
+
+def test_unknown_host_stops_the_start_with_one_line() -> None:
+    (line,) = failed_start("--host", "no host").splitlines()
+    assert line.startswith("error: cannot listen on no host:0: ")
+
+
+def test_models_folder_that_is_missing_stops_the_start_with_one_line(tmp_path: Path) -> None:
+    (line,) = failed_start(models_dir=tmp_path / "models", workers=1).splitlines()
+    assert line.startswith("error: VITRINE_MODELS_DIR")
+    assert str(tmp_path / "models") in line
+
+
+def test_unusable_setting_stops_the_start_with_one_line() -> None:
+    (line,) = failed_start(workers="many").splitlines()
+    assert line.startswith("error: VITRINE_WORKERS: ")
+
+
+def test_start_without_a_usable_temporary_folder_ends_with_one_line() -> None:
+    # Nothing can be written anywhere: Python finds no temporary folder that it could use.
+    (line,) = failed_start(limits="ulimit -f 0").splitlines()
+    assert line.startswith("error: cannot start: ")
+    assert "No usable temporary directory found" in line
+
+
+def test_metrics_folder_that_is_missing_stops_the_start_with_one_line(tmp_path: Path) -> None:
+    (line,) = failed_start(metrics_folder=tmp_path / "missing").splitlines()
+    assert line.startswith("error: cannot start: ")
+    assert str(tmp_path / "missing") in line
+
+
+def test_metrics_files_that_cannot_be_written_stop_the_start_with_one_line(tmp_path: Path) -> None:
+    output = failed_start(limits="ulimit -f 0", metrics_folder=tmp_path, workers=1)
+    (line,) = output.splitlines()
+    assert line == "error: cannot start: [Errno 27] File too large"
+
+
+def test_too_few_file_descriptors_for_all_workers_stop_the_start_with_one_line() -> None:
+    (line,) = failed_start(limits="ulimit -n 64", workers=64).splitlines()
+    assert re.fullmatch(r"error: cannot start worker \d+: Too many open files", line)
+
+
+def test_bad_start_is_one_object_of_json_where_lines_are_json(tmp_path: Path) -> None:
+    output = failed_start(models_dir=tmp_path / "models", workers=1, log_format="json")
+    line = json.loads(output)
+    assert line["level"] == "critical"
+    assert line["message"].startswith("VITRINE_MODELS_DIR")
 
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
@@ -268,8 +341,12 @@ def test_server_that_is_asked_to_end_before_it_is_ready_ends(tmp_path: Path) -> 
         assert "Traceback" not in start.log.read_text()
 
 
-def test_ready_line_is_written_once_all_workers_are_ready(pair: Server) -> None:
-    assert pair.log.read_text().count(" ready workers=2") == 1
+def test_address_is_logged_once_when_all_workers_are_ready(pair: Server) -> None:
+    port = httpx.URL(pair.url).port
+    lines = pair.log.read_text().splitlines()
+    (listening,) = (index for index, line in enumerate(lines) if "Listening on" in line)
+    assert lines[listening].endswith(f" INFO Listening on http://0.0.0.0:{port} workers=2")
+    assert sum(" loaded " in line for line in lines[:listening]) == 2
 
 
 def test_metrics_of_two_servers_lie_in_folders_of_their_own(
@@ -287,9 +364,10 @@ def test_metrics_of_two_servers_lie_in_folders_of_their_own(
 
 def test_free_port_is_taken_where_none_is_named(tmp_path: Path) -> None:
     with started(tmp_path, 0, models=MODEL, workers=1) as start:
-        assert come_true(lambda: " ready " in start.log.read_text())
-        (listening,) = psutil.Process(start.process.pid).net_connections("tcp")
-        assert httpx.get(f"http://127.0.0.1:{listening.laddr.port}/readyz").status_code == 200
+        assert come_true(lambda: "Listening on" in start.log.read_text())
+        address = re.search(r"Listening on (\S+)", start.log.read_text())
+        assert address is not None
+        assert httpx.get(f"{address[1]}/readyz").status_code == 200
 
 
 def test_worker_that_hangs_holds_up_nobody_but_its_own(tmp_path: Path) -> None:
