@@ -1,4 +1,4 @@
-"""What this process may use of its machine: CPUs and GPUs, told without a deep-learning backend."""
+"""CPUs and GPUs that this process may use, found without loading a deep-learning backend."""
 
 import importlib.util
 import os
@@ -11,7 +11,7 @@ _DEVICE = re.compile(r"nvidia(\d+)")
 
 
 def cpu_quota() -> float:
-    """CPUs that this process may use: the cgroup's quota, else the cores it may run on."""
+    """CPUs that this process may use: the cgroup's quota, at most the cores that it may run on."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     try:
         quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
@@ -26,7 +26,7 @@ def cpu_limit() -> int:
 
 
 def default_workers(device: str) -> int:
-    """One for each GPU, where GPUs are used, else one for each CPU."""
+    """One per GPU where GPUs are used, else one per CPU."""
     gpus = visible_gpus() if device != "cpu" and keras_is_installed() else []
     return len(gpus) or cpu_limit()
 
@@ -34,7 +34,7 @@ def default_workers(device: str) -> int:
 def visible_gpus(
     environment: MutableMapping[str, str] = os.environ, devices: Path = Path("/dev")
 ) -> list[str]:
-    """The names of the NVIDIA GPUs that this process may use."""
+    """The NVIDIA GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them."""
     if VISIBLE in environment:
         names = [name.strip() for name in environment[VISIBLE].split(",")]
         return [name for name in names if name not in ("", "-1")]
@@ -43,5 +43,5 @@ def visible_gpus(
 
 
 def keras_is_installed() -> bool:
-    """Whether anything here can use a GPU."""
+    """Whether Keras is installed, which alone can use a GPU."""
     return importlib.util.find_spec("keras") is not None

@@ -1,7 +1,7 @@
-"""BentoML's pages where the server is not BentoML's: imported when the first one is asked for.
+"""BentoML's pages under our own server: BentoML is imported with the first request for one.
 
-Importing BentoML takes longer than everything else that a worker does before it is ready, and half
-of its memory; most workers are never asked for a page.
+The import takes longer than everything else that a worker does before it is ready, and half of its
+memory. Most workers never get a request for a page.
 """
 
 import asyncio
@@ -15,7 +15,7 @@ from service.telemetry.log import configure_logging
 
 
 class LazyPages:
-    """An ASGI app that becomes BentoML's with the first request."""
+    """An ASGI app that loads BentoML's app with the first request."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -27,7 +27,7 @@ class LazyPages:
         async with self._loading:
             if self._app is None:
                 self._app = await asyncio.to_thread(_load)
-                configure_logging(self._settings.log_format)  # BentoML has turned it off
+                configure_logging(self._settings.log_format)  # BentoML has replaced it
                 settle()
         await self._app(scope, receive, send)
 
@@ -35,4 +35,4 @@ class LazyPages:
 def _load() -> ASGIApp:
     from service.service import Vitrine, VitrineService
 
-    return cast(VitrineService, Vitrine).pages()  # BentoML's decorator has made it of the class
+    return cast(VitrineService, Vitrine).pages()  # what BentoML's decorator returns

@@ -25,7 +25,7 @@ from tests.service.protocols.test_native import PNG, SAMPLE
 
 MODEL = "fashion-mnist-mlp"
 PREDICT = f"/v1/models/{MODEL}:predict"
-PATIENCE_S = 30  # only ever waited for in full where a test fails
+PATIENCE_S = 30  # reached only where a test fails
 
 
 def workers(server: Server) -> list[int]:
@@ -34,7 +34,7 @@ def workers(server: Server) -> list[int]:
 
 
 def runs(pid: int) -> bool:
-    """Whether a process runs; one that has ended may lie there until somebody asks for its end."""
+    """Whether a process runs; one that has ended may be a zombie."""
     try:
         ended: bool = psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
@@ -54,7 +54,7 @@ def held_connections(server: Server) -> dict[int, int]:
 
 
 def come_true(holds: Callable[[], bool]) -> bool:
-    """Whether something holds, now or after a while."""
+    """Whether a condition holds, now or after a while."""
     deadline = time.monotonic() + PATIENCE_S
     while not holds():
         if time.monotonic() > deadline:
@@ -152,14 +152,14 @@ def test_worker_that_is_killed_is_replaced_and_its_counts_are_kept(tmp_path: Pat
         before = workers(server)
         os.kill(before[0], signal.SIGKILL)
         assert come_true(lambda: len(set(workers(server)) - set(before)) == 1)
-        # One worker goes on alone until the other is ready.
+        # One worker answers alone until the other is ready.
         assert [ask(server) for _ in range(10)] == [200] * 10
 
-        def new_one_answers() -> bool:
+        def new_worker_answers() -> bool:
             with connected(server, 2):
                 return list(held_connections(server).values()) == [1, 1]
 
-        assert come_true(new_one_answers)
+        assert come_true(new_worker_answers)
         assert [ask(server) for _ in range(10)] == [200] * 10
         after = metrics(server)
         assert server.stop(signal.SIGTERM) == 0
@@ -170,7 +170,7 @@ def test_worker_that_is_killed_is_replaced_and_its_counts_are_kept(tmp_path: Pat
     assert value(after, "vitrine_queue_depth") == 0
 
 
-def test_worker_that_is_killed_is_told_of_in_the_log(tmp_path: Path) -> None:
+def test_death_of_a_worker_is_logged(tmp_path: Path) -> None:
     with serve(tmp_path, models=MODEL, workers=1, log_format="json") as server:
         (killed,) = workers(server)
         os.kill(killed, signal.SIGKILL)
@@ -299,7 +299,7 @@ def test_bad_start_is_one_object_of_json_where_lines_are_json(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
-def test_server_that_is_asked_to_end_leaves_nothing_behind(
+def test_server_that_is_stopped_leaves_nothing_behind(
     tmp_path: Path, how: signal.Signals, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TMPDIR", str(tmp_path))
@@ -313,7 +313,7 @@ def test_server_that_is_asked_to_end_leaves_nothing_behind(
         assert "Traceback" not in server.log.read_text()
 
 
-def test_server_ends_while_connections_are_open(tmp_path: Path) -> None:
+def test_server_stops_while_connections_are_open(tmp_path: Path) -> None:
     with serve(tmp_path, models=MODEL, workers=2) as server, connected(server, 4) as connections:
         assert server.stop(signal.SIGTERM) == 0
         assert [connection.recv(1) for connection in connections] == [b""] * 4
@@ -332,7 +332,7 @@ def test_server_that_is_killed_leaves_no_worker_behind(tmp_path: Path) -> None:
                 os.kill(pid, signal.SIGKILL)
 
 
-def test_server_that_is_asked_to_end_before_it_is_ready_ends(tmp_path: Path) -> None:
+def test_server_that_is_stopped_before_it_is_ready_ends(tmp_path: Path) -> None:
     with started(tmp_path, free_port(), workers=2) as start:
         process = psutil.Process(start.process.pid)
         assert come_true(lambda: len(process.children()) == 2)
@@ -349,9 +349,7 @@ def test_address_is_logged_once_when_all_workers_are_ready(pair: Server) -> None
     assert sum(" loaded " in line for line in lines[:listening]) == 2
 
 
-def test_metrics_of_two_servers_lie_in_folders_of_their_own(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_two_servers_do_not_share_metrics(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(tmp_path))
     with (
         serve(tmp_path, models=MODEL, workers=1) as one,
@@ -362,7 +360,7 @@ def test_metrics_of_two_servers_lie_in_folders_of_their_own(
         assert value(metrics(other), "vitrine_requests_total", model=MODEL) == 0
 
 
-def test_free_port_is_taken_where_none_is_named(tmp_path: Path) -> None:
+def test_port_0_takes_a_free_port(tmp_path: Path) -> None:
     with started(tmp_path, 0, models=MODEL, workers=1) as start:
         assert come_true(lambda: "Listening on" in start.log.read_text())
         address = re.search(r"Listening on (\S+)", start.log.read_text())
@@ -370,7 +368,7 @@ def test_free_port_is_taken_where_none_is_named(tmp_path: Path) -> None:
         assert httpx.get(f"{address[1]}/readyz").status_code == 200
 
 
-def test_worker_that_hangs_holds_up_nobody_but_its_own(tmp_path: Path) -> None:
+def test_worker_that_hangs_blocks_only_its_own_connections(tmp_path: Path) -> None:
     with (
         serve(tmp_path, models=MODEL, workers=2) as server,
         contextlib.ExitStack() as stack,
@@ -380,7 +378,7 @@ def test_worker_that_hangs_holds_up_nobody_but_its_own(tmp_path: Path) -> None:
         try:
             url = httpx.URL(server.url)
             assert url.port is not None
-            for _ in range(1000):  # many more than lie in the channel of the one that hangs
+            for _ in range(1000):  # many more than fit into the channel of the one that hangs
                 connection = socket.create_connection((url.host, url.port), PATIENCE_S)
                 stack.enter_context(connection)
             connection.sendall(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")
@@ -389,7 +387,7 @@ def test_worker_that_hangs_holds_up_nobody_but_its_own(tmp_path: Path) -> None:
             os.kill(hung, signal.SIGCONT)
 
 
-def test_worker_that_is_asked_to_end_loses_no_request(tmp_path: Path) -> None:
+def test_worker_that_is_stopped_loses_no_request(tmp_path: Path) -> None:
     with serve(tmp_path, models=MODEL, workers=2) as server:
         ending = workers(server)[0]
         os.kill(ending, signal.SIGTERM)

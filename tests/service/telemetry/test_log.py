@@ -93,7 +93,7 @@ def test_request_is_one_object_of_json(capsys: pytest.CaptureFixture[str]) -> No
 
 
 @pytest.fixture
-def _far_from_greenwich(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def _far_from_utc(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv("TZ", "FAR-5")
     time.tzset()
     yield
@@ -101,7 +101,7 @@ def _far_from_greenwich(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     time.tzset()
 
 
-@pytest.mark.usefixtures("_far_from_greenwich")
+@pytest.mark.usefixtures("_far_from_utc")
 @pytest.mark.parametrize(
     ("created", "text"),
     [(0.0, "1970-01-01T00:00:00.000Z"), (1_000_000_000.25, "2001-09-09T01:46:40.250Z")],
@@ -115,7 +115,9 @@ def test_time_of_json_is_utc_with_milliseconds(
     assert as_json(capsys)["time"] == text
 
 
-def test_request_without_a_model_says_nothing_of_models(capsys: pytest.CaptureFixture[str]) -> None:
+def test_request_without_a_model_has_no_fields_of_models(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     configure_logging("json")
     log_request(asked("/nowhere"), 404, 0.001)
     expected = {"time", "level", "message", "request_id", "method", "path", "status", "ms"}
@@ -135,7 +137,7 @@ def test_hostile_path_stays_in_its_line(
 
 
 @pytest.mark.parametrize("path", ["/a\nb", "/a b", '/a"b', "/é"])
-def test_path_is_unharmed_in_json(capsys: pytest.CaptureFixture[str], path: str) -> None:
+def test_path_is_unchanged_in_json(capsys: pytest.CaptureFixture[str], path: str) -> None:
     configure_logging("json")
     log_request(asked(path), 404, 0.001)
     assert as_json(capsys)["path"] == path
@@ -145,7 +147,7 @@ def test_path_is_unharmed_in_json(capsys: pytest.CaptureFixture[str], path: str)
     ("path", "quoted"),
     [("/a b", '"/a b"'), ('/a"b', r'"/a\"b"'), ("/a\nb", r'"/a\nb"'), ("/a=b", "/a=b")],
 )
-def test_text_quotes_what_would_be_misread(
+def test_text_quotes_ambiguous_values(
     capsys: pytest.CaptureFixture[str], path: str, quoted: str
 ) -> None:
     configure_logging("text")
@@ -170,7 +172,7 @@ def test_exception_is_a_field_of_json(capsys: pytest.CaptureFixture[str]) -> Non
     assert fields["exception"].endswith("ValueError: no such luck")
 
 
-def test_exception_is_written_as_text_with_the_request_that_it_belongs_to(
+def test_exception_is_written_as_text_with_its_request_id(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     configure_logging("text")
