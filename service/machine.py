@@ -3,11 +3,14 @@
 import importlib.util
 import os
 import re
-from collections.abc import MutableMapping
+import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 _DEVICE = re.compile(r"nvidia(\d+)")
+_NVIDIA = ("nvidia*", "nvhost*", "dxg")  # a card, a Jetson board, Windows' own under WSL
+_OTHER = ("kfd", "accel*")  # AMD's ROCm, a TPU
 
 
 def cpu_quota() -> float:
@@ -32,7 +35,7 @@ def default_workers(device: str) -> int:
 
 
 def visible_gpus(
-    environment: MutableMapping[str, str] = os.environ, devices: Path = Path("/dev")
+    environment: Mapping[str, str] = os.environ, devices: Path = Path("/dev")
 ) -> list[str]:
     """The NVIDIA GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them."""
     if VISIBLE in environment:
@@ -40,6 +43,19 @@ def visible_gpus(
         return [name for name in names if name not in ("", "-1")]
     found = (_DEVICE.fullmatch(device.name) for device in devices.glob("nvidia*"))
     return sorted((match[1] for match in found if match), key=int)
+
+
+def may_have_gpu(
+    environment: Mapping[str, str] = os.environ,
+    devices: Path = Path("/dev"),
+    platform: str = sys.platform,
+) -> bool:
+    """Whether a backend may find a GPU here; False saves loading one to ask it."""
+    if platform != "linux":
+        return True
+    is_hidden = VISIBLE in environment and not visible_gpus(environment, devices)
+    patterns = _OTHER if is_hidden else (*_NVIDIA, *_OTHER)
+    return any(any(devices.glob(pattern)) for pattern in patterns)
 
 
 def keras_is_installed() -> bool:
