@@ -158,7 +158,8 @@ class Supervisor:
             return
         if not self._is_serving:
             raise StartError(f"worker {worker.number} ended with exit code {exit_code}")
-        logger.error("worker %d ended with exit code %s", worker.number, exit_code)
+        fields = {"worker": worker.number}
+        logger.error("worker ended with exit code %s", exit_code, extra={"fields": fields})
         self._start_at[worker.number] = time.monotonic() + RESTART_PAUSE_S
 
     def _listen_when_ready(self) -> None:

@@ -175,7 +175,9 @@ def test_death_of_a_worker_is_logged(tmp_path: Path) -> None:
         (killed,) = workers(server)
         os.kill(killed, signal.SIGKILL)
         assert come_true(lambda: workers(server) not in ([], [killed]))
-        assert come_true(lambda: "worker 0 ended with exit code -9" in server.log.read_text())
+        assert come_true(
+            lambda: '"worker ended with exit code -9", "worker": 0' in server.log.read_text()
+        )
         assert server.stop() == 0
 
 
