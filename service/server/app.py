@@ -1,10 +1,9 @@
 """What one process serves with: settings, models, routes and metrics; nothing of a socket."""
 
 import asyncio
-import contextlib
 import gc
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
@@ -14,7 +13,6 @@ from PIL import Image
 from service.artifacts.files import find_artifacts
 from service.artifacts.manifest import Manifest
 from service.engines.gpus import take_gpu
-from service.errors import StartError
 from service.inference.registry import load_registry
 from service.protocols import catalog, health, native, pages
 from service.protocols.route import Context
@@ -24,7 +22,6 @@ from service.server.drain import Drain
 from service.settings import Settings
 from service.tasks import TASKS, load_plugins
 from service.telemetry import tracing
-from service.telemetry.log import configure_logging
 from service.telemetry.metrics import Metrics, ServedModel
 from service.telemetry.usage import WorkerState, limit_metrics, usage_metrics
 
@@ -50,7 +47,6 @@ class App:
         bentoml_schema: Callable[[], dict[str, Any]] = dict,
     ) -> None:
         """Load and prove every model; raises StartError. A `worker` by number takes its GPU."""
-        configure_logging(settings.log_format)
         load_plugins(settings.plugins)
         # Pillow's own limit is lower than what a setting may allow; decode checks first.
         Image.MAX_IMAGE_PIXELS = None
@@ -113,12 +109,3 @@ def bound_threads() -> None:
     """Let no more than DECODE_THREADS work for the running event loop; engines have their own."""
     executor = ThreadPoolExecutor(DECODE_THREADS, thread_name_prefix="decode")
     asyncio.get_running_loop().set_default_executor(executor)
-
-
-@contextlib.contextmanager
-def stop_on_error() -> Iterator[None]:
-    """End the process with a StartError's message; a worker that raised would be started again."""
-    try:
-        yield
-    except StartError as error:
-        raise SystemExit(f"error: {error}") from error
