@@ -41,6 +41,7 @@ class Model:
         self._artifact = artifact
         self._settings = settings
         tiled = self.manifest.task == "denoising"
+        version = (self.manifest.name, self.manifest.version)
         measured = self.manifest.engines[engine.name].best_batch
         if engine.device == "gpu":  # what was measured is what a CPU takes
             measured = max(measured, GPU_BATCH_SIZE)
@@ -49,18 +50,16 @@ class Model:
             self._compute_tiled if tiled else self._compute_batch,
             max_batch_size=1 if tiled else settings.max_batch_size or measured,
             limit=settings.queue_limit,
-            depth=metrics.queue_depth[(self.manifest.name,)],
-            batch_sizes=metrics.batch_size[(self.manifest.name,)],
+            depth=metrics.queue_depth[version],
+            batch_sizes=metrics.batch_size[version],
         )
         self._sizes = _sizes(self._queue.max_batch_size)
-        self._stage_seconds = {
-            stage: metrics.stage_seconds[self.manifest.name, stage] for stage in STAGES
-        }
-        self._engine_failing = metrics.engine_failing[self.manifest.name, self.manifest.version]
+        self._stage_seconds = {stage: metrics.stage_seconds[*version, stage] for stage in STAGES}
+        self._engine_failing = metrics.engine_failing[version]
         self._failures = 0
-        self._progressive_jpegs = metrics.progressive_jpegs[(self.manifest.name,)]
+        self._progressive_jpegs = metrics.progressive_jpegs[version]
         self._predictions = {
-            label: metrics.predictions[self.manifest.name, label] for label in self.manifest.labels
+            label: metrics.predictions[*version, label] for label in self.manifest.labels
         }
 
     def prove(self) -> None:

@@ -83,7 +83,7 @@ def load_models(artifacts: list[Artifact], settings: Settings, metrics: Metrics)
 def _announce(model: Model, metrics: Metrics) -> None:
     manifest, engine = model.manifest, model.engine
     sha256 = manifest.files[str(manifest.engines[engine.name].file)].sha256
-    metrics.announce(manifest, engine.name, engine.device, sha256)
+    metrics.announce(manifest.name, manifest.version, engine.name, engine.device, sha256)
     fields = {
         "model": manifest.name,
         "version": manifest.version,

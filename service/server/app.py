@@ -12,6 +12,7 @@ from pathlib import Path
 from PIL import Image
 
 from service.artifacts.files import find_artifacts
+from service.artifacts.manifest import Manifest
 from service.engines.gpus import take_gpu
 from service.errors import StartError
 from service.inference.registry import load_models
@@ -20,11 +21,17 @@ from service.protocols.tokens import read_tokens
 from service.server.drain import Drain
 from service.settings import Settings
 from service.telemetry.log import configure_logging
-from service.telemetry.metrics import Metrics
+from service.telemetry.metrics import Metrics, ServedModel
 from service.telemetry.usage import WorkerState, limit_metrics, usage_metrics
 
 # The folder whose files all workers of a server share; BentoML hands this name down to its workers.
 METRICS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
+# Values of the label `protocol`, and the one of a task's own form.
+PROTOCOLS = ("classify", "denoise", "v1", "page", "other")
+_FORMS = {"classification": "classify", "denoising": "denoise"}
+# Until the manifest says it. A denoiser has none: its time grows with the image.
+_LATENCY_OBJECTIVES_S = {"cats-vs-dogs": 1.0, "clothing": 1.0, "doggy-door": 1.0, "vgg16-base": 1.0}
+_LATENCY_OBJECTIVE_S = {"classification": 0.25}
 # Objects before a collection of each generation: a full one walks every object that is not frozen,
 # and with Python's own thresholds that took 20 to 80 ms.
 GC_THRESHOLDS = (100_000, 50, 1000)
@@ -45,21 +52,21 @@ class App:
         # Pillow's own limit is lower than what a setting may allow; decode checks first.
         Image.MAX_IMAGE_PIXELS = None
         shared = os.environ.get(METRICS_FOLDER)
-        folder = Path(shared) if shared else None
-        state = None if worker is None or folder is None else WorkerState(folder, worker)
+        folder = Path(shared) if shared and worker is not None else None
+        state = None if folder is None else WorkerState(folder)
         if settings.device != "cpu" and worker is not None:
             take_gpu(worker)
         artifacts = find_artifacts(settings.models_dir, settings.models)
-        manifests = [artifact.manifest for artifact in artifacts]
+        served = [served_model(artifact.manifest) for artifact in artifacts]
         self.settings = settings
         self.drain = drain or Drain()
         self.tokens = read_tokens(settings.api_tokens_file)
-        self.metrics = Metrics(manifests, folder, worker or 0, is_on=settings.metrics)
+        self.metrics = Metrics(served, PROTOCOLS, folder, is_on=settings.metrics)
         self.models = load_models(artifacts, settings, self.metrics)
         self.handlers = Handlers(self.models, settings)
         # Not among the threads that unpack images: a scrape is wanted most when these are busy.
         self.scraper = ThreadPoolExecutor(1, thread_name_prefix="metrics")
-        self.metrics.watch(partial(limit_metrics, settings, self.models.names()))
+        self.metrics.watch(partial(limit_metrics, settings, served))
         if state is not None:
             self.metrics.watch(partial(usage_metrics, os.getppid()))
             self.metrics.watch(state.metrics)
@@ -69,6 +76,19 @@ class App:
         """Let the models' threads end."""
         self.models.close()
         self.scraper.shutdown(wait=False)
+
+
+def served_model(manifest: Manifest) -> ServedModel:
+    """What the metrics need to know of a model."""
+    objective_s = _LATENCY_OBJECTIVES_S.get(manifest.name, _LATENCY_OBJECTIVE_S.get(manifest.task))
+    return ServedModel(
+        manifest.name,
+        manifest.version,
+        manifest.task,
+        manifest.labels,
+        objective_s,
+        ("v1", _FORMS[manifest.task]),
+    )
 
 
 def settle() -> None:

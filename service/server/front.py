@@ -196,6 +196,6 @@ def conclude(app: App, request: Request, status: int) -> None:
     seconds = time.perf_counter() - request.started
     model, metrics = request.model or UNKNOWN_MODEL, app.metrics
     metrics.requests[model, request.version, request.protocol, str(status)].inc()
-    metrics.request_seconds[model, request.protocol].observe(seconds)
+    metrics.request_seconds[model, request.version, request.protocol].observe(seconds)
     if app.settings.log_requests and request.path not in PROBES:
         log_request(request, status, seconds)

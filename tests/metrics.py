@@ -1,0 +1,10 @@
+"""Metrics for tests that load models without a server."""
+
+from service.artifacts.manifest import Manifest
+from service.server.app import PROTOCOLS, served_model
+from service.telemetry.metrics import Metrics
+
+
+def metrics_of(*manifests: Manifest) -> Metrics:
+    """The metrics that a process has which serves these models, shared with no other."""
+    return Metrics([served_model(manifest) for manifest in manifests], PROTOCOLS)
