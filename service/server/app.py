@@ -3,7 +3,7 @@
 import asyncio
 import gc
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
@@ -15,7 +15,7 @@ from service.artifacts.manifest import Manifest
 from service.engines.gpus import take_gpu
 from service.inference.registry import load_registry
 from service.protocols import catalog, health, native, pages
-from service.protocols.route import Context
+from service.protocols.route import Context, Route
 from service.protocols.tokens import read_tokens
 from service.server.dispatch import Dispatcher
 from service.server.drain import Drain
@@ -50,17 +50,16 @@ class App:
         load_plugins(settings.plugins)
         # Pillow's own limit is lower than what a setting may allow; decode checks first.
         Image.MAX_IMAGE_PIXELS = None
-        folder = settings.metrics_dir
-        state = None if worker is None or folder is None else WorkerState(folder, worker)
+        folder = None if worker is None else settings.metrics_dir
+        state = None if folder is None else WorkerState(folder)
         if settings.device != "cpu" and worker is not None:
             take_gpu(worker)
         artifacts = find_artifacts(settings.models_dir, settings.models, TASKS)
-        served = [_served(artifact.manifest) for artifact in artifacts]
-        routes = (*native.routes(), *catalog.ROUTES, *health.ROUTES, *pages.ROUTES)
-        protocols = tuple(dict.fromkeys([route.protocol for route in routes] + [IN_PROCESS]))
+        routes = all_routes()
+        served = [served_model(artifact.manifest, routes) for artifact in artifacts]
         self.settings = settings
         self.drain = drain or Drain()
-        self.metrics = Metrics(served, protocols, folder, worker or 0, is_on=settings.metrics)
+        self.metrics = Metrics(served, all_protocols(routes), folder, is_on=settings.metrics)
         self.registry = load_registry(artifacts, TASKS, settings, self.metrics)
         self._scraper = ThreadPoolExecutor(1, thread_name_prefix="metrics")
         context = Context(
@@ -75,7 +74,7 @@ class App:
         self.dispatcher = Dispatcher(context, read_tokens(settings.api_tokens_file))
         if tracing.is_configured():
             self.dispatcher.on_answer = tracing.annotate_span
-        self.metrics.watch(partial(limit_metrics, settings, self.registry.names()))
+        self.metrics.watch(partial(limit_metrics, settings, served))
         if state is not None:
             self.metrics.watch(partial(usage_metrics, os.getppid()))
             self.metrics.watch(state.metrics)
@@ -87,14 +86,28 @@ class App:
         self._scraper.shutdown(wait=False)
 
 
-def _served(manifest: Manifest) -> ServedModel:
-    task = TASKS[manifest.task.type](manifest)
+def all_routes() -> tuple[Route, ...]:
+    """The routes of every protocol, for the tasks that are known by now."""
+    return (*native.routes(), *catalog.ROUTES, *health.ROUTES, *pages.ROUTES)
+
+
+def all_protocols(routes: Sequence[Route]) -> tuple[str, ...]:
+    """The values of the metrics' label `protocol`."""
+    return tuple(dict.fromkeys([*(route.protocol for route in routes), IN_PROCESS, "other"]))
+
+
+def served_model(manifest: Manifest, routes: Sequence[Route]) -> ServedModel:
+    """What the metrics tell of a model; its routes for every task come first."""
+    task = TASKS[manifest.task.type]
+    own = [route for route in routes if route.is_inference and route.task in ("", task.name)]
+    by_any = sorted(own, key=lambda route: route.task != "")
     return ServedModel(
         manifest.name,
         manifest.version,
-        manifest.task.type,
-        task.labels,
+        task.name,
+        task(manifest).labels,
         manifest.latency_objective_s,
+        tuple(dict.fromkeys(route.protocol for route in by_any)),
     )
 
 
