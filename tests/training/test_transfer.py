@@ -16,6 +16,8 @@ import keras
 
 from service.artifacts.manifest import Manifest, read_manifest
 from service.pixels.spec import Cover, Input
+from service.tasks import TASKS
+from service.tasks.classification import ClassificationSpec
 from tests.conftest import SHIPPED_MODELS
 from tests.drawing import encode
 from tests.server import serve
@@ -75,17 +77,20 @@ def models(folder: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def manifest(models: Path) -> Manifest:
-    return read_manifest(models / "coloured-shapes" / "1")
+    return read_manifest(models / "coloured-shapes" / "1", TASKS)
 
 
 def test_model_is_named_after_its_folder_and_its_classes_after_theirs(manifest: Manifest) -> None:
-    assert (manifest.name, manifest.labels) == ("coloured-shapes", tuple(COLORS))
+    assert (manifest.name, manifest.task) == (
+        "coloured-shapes",
+        ClassificationSpec(labels=tuple(COLORS)),
+    )
     assert manifest.input.shape == (32, 32, 3)
 
 
 def test_manifest_says_what_it_stands_on(manifest: Manifest) -> None:
     assert manifest.training.base == "vgg16-base 1"
-    assert manifest.input.scale == read_manifest(BASE).input.scale
+    assert manifest.input.scale == read_manifest(BASE, TASKS).input.scale
     assert manifest.training.arguments["size"] == 32
 
 

@@ -14,6 +14,8 @@ import keras
 
 from service.artifacts.files import Artifact, verify
 from service.artifacts.manifest import Manifest, read_manifest
+from service.tasks import TASKS
+from service.tasks.classification import ClassificationSpec
 from training import measure
 from training.__main__ import main
 from training.recipes.vgg16_base import STAGES, OneCycle, label_names
@@ -56,12 +58,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def manifest(folder: Path) -> Manifest:
-    return read_manifest(folder)
+    return read_manifest(folder, TASKS)
 
 
 def test_artifact_is_whole(folder: Path, manifest: Manifest) -> None:
     verify(Artifact(folder, manifest))
-    assert manifest.labels == ("dark", "light")
+    assert manifest.task == ClassificationSpec(labels=("dark", "light"))
     assert manifest.input.shape == (64, 64, 3)
     assert manifest.metrics["test_count"] == 2  # a smoke run tests with one of each class
     assert manifest.training.seconds > 0
