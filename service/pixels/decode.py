@@ -1,4 +1,4 @@
-"""Posted bytes -> an image or a network's input; whatever is wrong with an input is found here."""
+"""Decode posted bytes into an image or a network's input; all errors of inputs are found here."""
 
 import re
 from io import BytesIO
@@ -14,7 +14,7 @@ from service.pixels.spec import Input, Scale
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
 MIN_DENOISE_SIDE = 8
 
-# What the formats begin with: tells a broken image from something else.
+# The first bytes of each format: they tell a broken image from another type of file.
 _SIGNATURE = re.compile(
     rb"\x89PNG|\xff\xd8\xff|RIFF.{4}WEBP|BM.{4}\0{4}|GIF8|II[*+]\0|MM\0[*+]", re.DOTALL
 )
@@ -26,7 +26,7 @@ _MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr")
 
 
 def open_image(data: bytes, max_bytes: int, max_pixels: int) -> Image.Image:
-    """Read an image's header and check its type and size; nothing is unpacked yet.
+    """Read an image's header and check its type and size, without decoding the pixels.
 
     Raises BadInput, TooLarge or UnsupportedImage.
     """
@@ -67,7 +67,7 @@ def decode(image: Image.Image, spec: Input) -> Floats:
 
 
 def check_denoise_size(image: Image.Image, max_pixels: int) -> None:
-    """Raise BadInput or TooLarge for an image that a denoiser does not take."""
+    """Raise BadInput or TooLarge for an image that is too small or too large to denoise."""
     if min(image.size) < MIN_DENOISE_SIDE:
         raise BadInput(
             f"expected an image of at least {MIN_DENOISE_SIDE}x{MIN_DENOISE_SIDE} pixels, "
@@ -95,11 +95,11 @@ def decode_planes(image: Image.Image) -> tuple[Floats, Image.Image | None]:
 
 
 def _shrink(image: Image.Image, spec: Input) -> None:
-    """Let libjpeg scale a JPEG down by 2, 4 or 8 while it decodes: quick, and in little memory."""
+    """Let libjpeg scale a JPEG down by 2, 4 or 8 while it decodes: fast, and in little memory."""
     height, width, _ = spec.shape
     reserve = _RESERVE.get(spec.resize.method)
     if isinstance(image, JpegImageFile) and reserve and height is not None and width is not None:
-        side = reserve * max(height, width)  # either way up: the orientation is applied afterwards
+        side = reserve * max(height, width)  # for either orientation: EXIF is applied afterwards
         image.draft(None, (side, side))
 
 

@@ -1,4 +1,4 @@
-"""A network's output -> what the caller gets: labels and probabilities, or a PNG."""
+"""Encode a network's output for the caller: labels and probabilities, or a PNG."""
 
 from io import BytesIO
 from typing import TypedDict
@@ -18,13 +18,13 @@ class Score(TypedDict):
 
 
 class Prediction(Score):
-    """The likeliest class, and the `top_k` likeliest."""
+    """The most probable class, and the `top_k` most probable."""
 
     top: list[Score]
 
 
 def encode_scores(probabilities: Floats, labels: tuple[str, ...], top_k: int) -> Prediction:
-    """Probabilities (classes,) -> the `top_k` likeliest classes, at most all, best first."""
+    """Probabilities (classes,) -> the `top_k` most probable classes, best first."""
     order = (-probabilities).argsort(kind="stable")[:top_k]
     top: list[Score] = [
         {"label": labels[index], "index": index, "probability": round(probability, 6)}
