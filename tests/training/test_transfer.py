@@ -194,7 +194,7 @@ def test_recipe_of_certain_classes_takes_no_others(
     asked = ["--data", str(folder), "--base", str(BASE), "--size", "32", "--out", "models"]
     assert main([recipe, *asked]) == 1
     message = capsys.readouterr().err
-    assert "got disc, square, triangle; `transfer` takes any" in message
+    assert "got disc, square, triangle; use the recipe `transfer`" in message
 
 
 @pytest.mark.parametrize(
@@ -212,4 +212,4 @@ def test_card_shows_the_base(models: Path) -> None:
     manifest: Any = json.loads((models / "coloured-shapes" / "1" / "manifest.json").read_text())
     assert manifest["training"]["base"] == "vgg16-base 1"
     assert manifest["training"]["arguments"]["base"] == "models/vgg16-base/1"  # on any machine
-    assert "51 photos to train on, 9 for validation, 12 to test with." in card
+    assert "51 photos for training, 9 for validation, 12 for testing." in card

@@ -80,19 +80,19 @@ def test_transfer_can_start_from_it(folder: Path, manifest: Manifest) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"classes": np.array(["crane", "crane"])}, "classes of different names, got two of"),
-        ({"classes": np.array(["dark", "li\nght"])}, "that can be printed, got 'li\\nght'"),
+        ({"classes": np.array(["crane", "crane"])}, "expected different class names, got"),
+        ({"classes": np.array(["dark", "li\nght"])}, "characters, got 'li\\nght'"),
         (
             {"labels": np.zeros(TRAINING + TESTED, int)},
-            "images to train on of each class, got none",
+            "images for training for each class, got none",
         ),
         (
             {"validation": np.arange(TRAINING + TESTED) == TRAINING},
-            "images marked as validation of each class, got none of light (1 classes)",
+            "images marked as validation for each class, got none of light (1 classes)",
         ),
         (
             {"validation": np.arange(TRAINING + TESTED) >= 5},
-            "at least 10 images to train on, got 5",
+            "at least 10 images for training, got 5",
         ),
     ],
 )
