@@ -59,7 +59,7 @@ class App:
         if settings.device != "cpu" and worker is not None:
             take_gpu(worker)
         artifacts = find_artifacts(settings.models_dir, settings.models, TASKS)
-        served = [_served(artifact.manifest) for artifact in artifacts]
+        served = [served_model(artifact.manifest) for artifact in artifacts]
         routes = (*native.routes(), *catalog.ROUTES, *health.ROUTES, *pages.ROUTES)
         protocols = tuple(dict.fromkeys([route.protocol for route in routes] + [IN_PROCESS]))
         self.settings = settings
@@ -91,7 +91,8 @@ class App:
         self._scraper.shutdown(wait=False)
 
 
-def _served(manifest: Manifest) -> ServedModel:
+def served_model(manifest: Manifest) -> ServedModel:
+    """What the metrics need to know of a model."""
     task = TASKS[manifest.task.type](manifest)
     return ServedModel(
         manifest.name,
