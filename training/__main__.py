@@ -1,67 +1,101 @@
-"""Train a model: `python -m training` lists the recipes, `python -m training RECIPE` runs one."""
+"""Train a model: `python -m training` lists the recipes, `python -m training RECIPE` runs one.
+
+`python -m training upgrade models/NAME/VERSION …` brings artifacts to the newest manifest schema.
+"""
 
 import argparse
-import ast
+import contextlib
 import importlib
-import os
-import pkgutil
 import shutil
 import sys
+import tempfile
 from pathlib import Path
 
+from service.errors import StartError
 from training import recipes
+from training.declarations import read_declaration, read_help, recipe_files
 from training.errors import TrainingError
+from training.lock import locked
 from training.options import Options, add_options, read_options
-
-
-def descriptions() -> dict[str, str]:
-    """Recipe name -> the first line of its docstring, read without running the recipe."""
-    folder = Path(recipes.__path__[0])
-    found: dict[str, str] = {}
-    for module in pkgutil.iter_modules(recipes.__path__):
-        source = (folder / f"{module.name}.py").read_text()
-        docstring = ast.get_docstring(ast.parse(source)) or ""
-        found[module.name.replace("_", "-")] = docstring.partition("\n")[0]
-    return found
+from training.quiet import native_messages_to
 
 
 def main(arguments: list[str]) -> int:
     """Run one recipe, or list them all; returns the exit status."""
-    found = descriptions()
+    files = recipe_files()
     if not arguments:
-        width = max(map(len, found))
-        print("Recipes (python -m training RECIPE --help tells more):")
-        for name, description in found.items():
-            print(f"  {name:<{width}}  {description}")
+        width = max(map(len, files))
+        print("Recipes (for details: python -m training RECIPE --help):")
+        for name, file in files.items():
+            summary = read_help(file).partition("\n")[0]
+            print(f"  {name:<{width}}  {summary}")
         return 0
     name = arguments[0]
     if name in ("-h", "--help"):
         print(__doc__)
         return 0
-    if name not in found:
-        print(f"no recipe {name!r}: expected one of {', '.join(found)}", file=sys.stderr)
+    if name == "upgrade":
+        return _upgrade([Path(folder) for folder in arguments[1:]])
+    if name not in files:
+        print(f"unknown recipe {name!r}; expected one of {', '.join(files)}", file=sys.stderr)
         return 2
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow's start-up chatter
-    recipe = importlib.import_module(f"{recipes.__name__}.{name.replace('-', '_')}")
-    parser = argparse.ArgumentParser(f"python -m training {name}", description=recipe.__doc__)
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    add_options(parser)
-    if hasattr(recipe, "add_options"):
-        recipe.add_options(parser)
-    data = getattr(recipe, "DATA", None)
-    options: Options = read_options(name, parser.parse_args(arguments[1:]), data)
     try:
-        options.out.mkdir(parents=True, exist_ok=True)
-        folder = recipe.run(options)
+        options = parse(name, files[name], arguments[1:])
+        folder = run(options)
     except (TrainingError, FileExistsError, NotADirectoryError, PermissionError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("Interrupted; the same command goes on where this run stopped", file=sys.stderr)
+        print("Interrupted. The same command resumes from the last epoch.", file=sys.stderr)
         return 130
-    shutil.rmtree(options.checkpoints, ignore_errors=True)
     print(f"Wrote {folder}\nServe it: VITRINE_MODELS_DIR={options.out} make serve")
     return 0
+
+
+def _upgrade(folders: list[Path]) -> int:
+    if not folders:
+        print("expected folders of artifacts, such as models/fashion-mnist/1", file=sys.stderr)
+        return 2
+    with tempfile.TemporaryDirectory() as scratch, native_messages_to(Path(scratch) / "log"):
+        # TensorFlow comes with it.
+        from training.upgrade import upgrade
+
+        for folder in folders:
+            try:
+                upgrade(folder)
+            except (StartError, TrainingError, OSError) as error:
+                print(f"error: {error}", file=sys.stderr)
+                return 1
+            print(f"Upgraded {folder}")
+    return 0
+
+
+def parse(name: str, file: Path, arguments: list[str]) -> Options:
+    """Read a recipe's arguments, without importing the recipe."""
+    declared = read_declaration(file)
+    parser = argparse.ArgumentParser(f"python -m training {name}", description=read_help(file))
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    add_options(parser, declared.options)
+    return read_options(name, parser.parse_args(arguments), declared.data)
+
+
+def run(options: Options) -> Path:
+    """Import and run a recipe; the checkpoints are removed when it has succeeded."""
+    checkpoints = options.checkpoints
+    options.out.mkdir(parents=True, exist_ok=True)
+    checkpoints.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with (
+            locked(checkpoints.with_name(f"{checkpoints.name}.lock")),
+            native_messages_to(checkpoints.with_name(f"{checkpoints.name}.log")),
+        ):
+            module = options.recipe.replace("-", "_")
+            folder: Path = importlib.import_module(f"{recipes.__name__}.{module}").run(options)
+            shutil.rmtree(checkpoints, ignore_errors=True)
+            return folder
+    finally:
+        with contextlib.suppress(OSError):  # not empty: another run's, or one to resume
+            checkpoints.parent.rmdir()
 
 
 if __name__ == "__main__":

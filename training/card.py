@@ -24,6 +24,8 @@ class Card:
     limits: str
     results: Callable[[Manifest], str] | None = None
     """What is said of the metrics; None leaves it to the task."""
+    figures: tuple[tuple[str, str], ...] | None = None
+    """Titles and files of the pictures; None takes the task's."""
 
 
 def render_card(manifest: Manifest, card: Card) -> str:
@@ -39,7 +41,8 @@ def render_card(manifest: Manifest, card: Card) -> str:
     )
     base = f"It starts from the weights of {origin.base}. " if origin.base else ""
     results = (card.results or task.results)(manifest)
-    figures = "\n\n".join(f"{title}:\n\n![{title}]({file})" for title, file in task.figures)
+    pictures = task.figures if card.figures is None else card.figures
+    figures = "\n\n".join(f"{title}:\n\n![{title}]({file})" for title, file in pictures)
     return f"""---
 {front_matter(manifest)}---
 # {card.title}{_smoke_warning(manifest)}

@@ -67,6 +67,7 @@ def fit(
     if patience is not None:
         stopping = _ResumableEarlyStopping(earlier, monitor=monitor, patience=patience, mode=mode)
         callbacks.append(stopping)
+    _build(model, training[0] if isinstance(training, tuple) else training[0][0])
     model.fit(
         *(training if isinstance(training, tuple) else (training,)),
         validation_data=validation,
@@ -82,6 +83,12 @@ def fit(
     _load(model, best)
     ended.touch()
     return read_history(log)
+
+
+def _build(network: keras.Model, images: Any) -> None:
+    """Take the shape of a Sequential network without an Input layer from images (n, ...)."""
+    if not network.built:
+        network.build((None, *images.shape[1:]))
 
 
 def _load(model: keras.Model, weights: Path) -> None:
@@ -109,8 +116,9 @@ def fit_classifier(
     **how: Any,
 ) -> History:
     """`fit` for a softmax classifier: smoothed labels, a learning rate on a falling cosine."""
-    model = keras.Sequential([network.input, *augmentation, network])
-    classes = network.output.shape[-1]
+    _build(network, training.images)
+    model = keras.Sequential([network.inputs[0], *augmentation, network])
+    classes = network.output_shape[-1]
     steps = epochs * math.ceil(len(training) / batch_size)
     model.compile(
         keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(learning_rate, steps)),

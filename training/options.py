@@ -1,8 +1,13 @@
-"""The options that every recipe takes."""
+"""The command line of recipes: the options that all share, and those that several share.
+
+Nothing here imports TensorFlow, so that `--help` answers at once.
+"""
 
 import argparse
 import hashlib
+import re
 import subprocess
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,12 +16,16 @@ SMOKE_OUT = Path(".smoke/models")
 OUT = Path("models")
 CHECKPOINTS = Path(".checkpoints")
 
-CODE = ("training", "service")  # what makes an artifact what it is
+CODE = ("training", "service")  # a change here can change an artifact
+
+IMAGENET = "imagenet"
+MIN_SIDE, MAX_SIDE = 32, 4096  # pixels: VGG16 halves a side five times; a manifest's limit
+PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")  # Keras's names
 
 
 @dataclass(frozen=True)
 class Options:
-    """What the caller asked of a recipe; `arguments` is all of it that the manifest records."""
+    """What the caller asked for; the manifest records `arguments`."""
 
     recipe: str
     smoke: bool
@@ -25,26 +34,28 @@ class Options:
     seed: int
     epochs: int | None
     arguments: dict[str, Any]
-    """Strings, numbers, truth values and None."""
+    """Strings, numbers, booleans and None."""
     commit: str
 
     @property
     def checkpoints(self) -> Path:
-        """Where an interrupted run of exactly these arguments left its state."""
-        whole = repr((sorted(self.arguments.items()), self.data))
-        return CHECKPOINTS / f"{self.recipe}-{hashlib.sha256(whole.encode()).hexdigest()[:16]}"
+        """The folder for the state of a run with exactly these arguments."""
+        key = repr((sorted(self.arguments.items()), self.data))
+        return CHECKPOINTS / f"{self.recipe}-{hashlib.sha256(key.encode()).hexdigest()[:16]}"
 
     def checkpoints_of(self, data_sha256: str) -> Path:
-        """The same, of this very data: what has changed since is another run's."""
+        """A folder within `checkpoints` for this content of the data set."""
         return self.checkpoints / data_sha256[:16]
 
     def recording(self, **arguments: Any) -> "Options":
-        """The same, with what became of some arguments for the manifest."""
+        """A copy that records these arguments, for example the value that a default became."""
         return replace(self, arguments=self.arguments | arguments)
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options that all recipes share."""
+def add_options(
+    parser: argparse.ArgumentParser, own: Mapping[str, Mapping[str, Any]] | None = None
+) -> None:
+    """Add the options that all recipes share, and a recipe's own."""
     parser.add_argument(
         "--smoke", action="store_true", help="a few hundred images, a minute or a few, a poor model"
     )
@@ -60,6 +71,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         type=at_least_one,
         help="at most this many in each stage (default: the recipe's)",
     )
+    for option, how in (own or {}).items():
+        parser.add_argument(option, **how)
 
 
 def whole_number(text: str) -> int:
@@ -76,10 +89,40 @@ def at_least_one(text: str) -> int:
     return int(text)
 
 
+def side(text: str) -> int:
+    """Pixels of a square input of VGG16."""
+    pixels = at_least_one(text)
+    if not MIN_SIDE <= pixels <= MAX_SIDE:
+        raise argparse.ArgumentTypeError(f"expected {MIN_SIDE} to {MAX_SIDE} pixels, got {text!r}")
+    return pixels
+
+
+def model_name(text: str) -> str:
+    """A name that can be part of a URL: lower-case letters, digits and hyphens."""
+    if not re.fullmatch(r"[a-z0-9][a-z0-9-]{0,62}", text):
+        raise argparse.ArgumentTypeError(
+            f"expected up to 63 lower-case letters, digits and hyphens, got {text!r}"
+        )
+    return text
+
+
+PRECISION_OPTION = {
+    "--precision": {"choices": PRECISIONS, "help": "default: the fastest on this machine"}
+}
+TRANSFER_OPTIONS = {
+    "--base": {
+        "default": IMAGENET,
+        "help": f"{IMAGENET}, or the folder of a model like models/vgg16-base/1 (%(default)s)",
+    },
+    "--size": {"type": side, "default": 224, "help": "pixels of a side (%(default)s)"},
+    **PRECISION_OPTION,
+}
+
+
 def read_options(
     recipe: str, parsed: argparse.Namespace, default_data: Path | None = None
 ) -> Options:
-    """Turn parsed arguments into Options; `out` and `data` are left out of what is recorded."""
+    """Turn parsed arguments into Options; folders (`out`, `data`) are not recorded."""
     recorded = {key: value for key, value in vars(parsed).items() if key not in ("out", "data")}
     return Options(
         recipe=recipe,
@@ -94,7 +137,7 @@ def read_options(
 
 
 def code_commit() -> str:
-    """The commit of the code that runs, marked if it was changed since; taken before training."""
+    """The commit of the running code, with `-dirty` if files were changed since."""
     commit = _git("rev-parse", "HEAD")
     return f"{commit}-dirty" if _git("status", "--porcelain", *CODE) else commit or "unknown"
 
@@ -105,6 +148,6 @@ def _git(*arguments: str) -> str:
         ran = subprocess.run(
             ["git", *arguments], cwd=checkout, capture_output=True, text=True, check=False
         )
-    except FileNotFoundError:  # no git here
+    except FileNotFoundError:  # git is not installed
         return ""
     return ran.stdout.strip()

@@ -86,7 +86,7 @@ def _moments(
     network: keras.Model, layers: list[keras.layers.Layer], images: Floats
 ) -> dict[str, np.ndarray]:
     """By layer: the means of the products of its inputs, over random places of every image."""
-    inputs = keras.Model(network.input, {layer.name: layer.input for layer in layers})
+    inputs = keras.Model(network.inputs, {layer.name: layer.input for layer in layers})
     random = np.random.default_rng(0)
     places = math.ceil(ROWS / len(images))
     sums: dict[str, np.ndarray] = {}

@@ -1,6 +1,5 @@
 """Transfer learning on VGG16's convolutions: what `transfer` and its instances share."""
 
-import argparse
 import hashlib
 import math
 from collections.abc import Callable
@@ -14,7 +13,7 @@ from keras.optimizers.schedules import CosineDecay
 from PIL import Image
 
 from service.pixels.preprocess import scale
-from service.pixels.spec import MAX_SIDE, Cover, Input
+from service.pixels.spec import Cover, Input
 from training.batches import Batches, some_of_each
 from training.card import Card
 from training.errors import DataError
@@ -23,15 +22,14 @@ from training.export import CALIBRATION_IMAGES, Trained, export
 from training.fit import History, epochs_done, fit, join, seed_everything
 from training.folders import find_photos
 from training.half import round_to_half
-from training.options import Options, at_least_one
+from training.options import Options
 from training.photos import Photos, read_photos
 from training.plots import plot_confusion, plot_curves
-from training.precision import POLICIES, best_policy, computing_in
+from training.precision import best_policy, computing_in
 from training.tasks import Classification
-from training.vgg16 import IMAGENET, NAMES, SHRINKAGE, Base, classifier, load_base, set_weights
+from training.vgg16 import NAMES, Base, classifier, load_base, set_weights
 
 # --- Config
-SIZE = 224
 DROPOUT = 0.2
 SMOKE_PHOTOS = 16  # of each class and split
 MAX_COMPARED_BYTES = 1_000_000_000  # of the photos that engines are compared on
@@ -56,7 +54,7 @@ STAGES = (
 
 
 @dataclass(frozen=True)
-class Task:
+class TransferRecipe:
     """What tells one instance from another: a name, words for the card, and a drawing."""
 
     name: str
@@ -72,36 +70,15 @@ class Task:
     """What the words are true of; None for any."""
 
 
-def add_transfer_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options that every instance has."""
-    parser.add_argument(
-        "--base",
-        default=IMAGENET,
-        help=f"{IMAGENET}, or the folder of an artifact, such as models/vgg16-base/1 (%(default)s)",
-    )
-    parser.add_argument("--size", type=side, default=SIZE, help="pixels of a side (%(default)s)")
-    parser.add_argument(
-        "--precision", choices=POLICIES, help="default: what this machine does best"
-    )
-
-
-def side(text: str) -> int:
-    """Pixels that the poolings leave something of."""
-    pixels = at_least_one(text)
-    if not SHRINKAGE <= pixels <= MAX_SIDE:
-        raise argparse.ArgumentTypeError(f"expected {SHRINKAGE} to {MAX_SIDE} pixels, got {text!r}")
-    return pixels
-
-
-def train_on_photos(task: Task, options: Options) -> Path:
+def train_on_photos(recipe: TransferRecipe, options: Options) -> Path:
     """Data, network, train, evaluate, export; returns the artifact's folder."""
     assert options.data is not None
     seed_everything(options.seed)
     files = find_photos(options.data, SMOKE_PHOTOS if options.smoke else None)
     classes = tuple(files[0])
-    if task.classes is not None and classes != task.classes:
+    if recipe.classes is not None and classes != recipe.classes:
         raise DataError(
-            f"{options.data.absolute()}: expected the classes {', '.join(task.classes)}, got "
+            f"{options.data.absolute()}: expected the classes {', '.join(recipe.classes)}, got "
             f"{', '.join(classes)}; `transfer` takes any"
         )
     base = load_base(options.arguments["base"])
@@ -136,7 +113,7 @@ def train_on_photos(task: Task, options: Options) -> Path:
 
     return export(
         Trained(
-            name=task.name,
+            name=recipe.name,
             task=Classification(photos.classes),
             latency_objective_s=1.0,
             input=spec,
@@ -145,12 +122,16 @@ def train_on_photos(task: Task, options: Options) -> Path:
             validation_truth=photos.labels[compared],
             calibration=scale(photos.pixels[calibration], spec.scale),
             metrics=metrics,
-            sample=task.sample(),
-            dataset=task.dataset,
-            dataset_sha256={task.dataset: photos.sha256},
+            sample=recipe.sample(),
+            dataset=recipe.dataset,
+            dataset_sha256={recipe.dataset: photos.sha256},
             seconds=sum(history["seconds"]),
             card=Card(
-                task.title, task.purpose, task.not_for, f"{task.data} {counts}.", task.limits
+                recipe.title,
+                recipe.purpose,
+                recipe.not_for,
+                f"{recipe.data} {counts}.",
+                recipe.limits,
             ),
             draw_figures=draw_figures,
             base=base.name,

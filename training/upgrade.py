@@ -10,6 +10,7 @@ from service.tasks import TASKS
 from training.card import Card, render_card
 from training.errors import ExportError
 from training.export import listed_files
+from training.tasks import TASKS as TRAINING_TASKS
 
 CARD_FILE = "README.md"
 _SECTIONS = {
@@ -45,9 +46,12 @@ def _card(path: Path, manifest: Manifest) -> Card:
         words[field] = found[1]
     if title is None:
         raise ExportError(f"{path}: expected a title, got none")
-    recipe = importlib.import_module(f"training.recipes.{_module(manifest)}")
-    return Card(title=title[1], **words, results=getattr(recipe, "results", None))
-
-
-def _module(manifest: Manifest) -> str:
-    return manifest.training.recipe.replace("-", "_")
+    name = manifest.training.recipe.replace("-", "_")
+    recipe = importlib.import_module(f"training.recipes.{name}")
+    task = TRAINING_TASKS[manifest.task.type]
+    return Card(
+        title=title[1],
+        **words,
+        results=getattr(recipe, "results", None),
+        figures=tuple(figure for figure in task.figures if figure[1] in manifest.files),
+    )

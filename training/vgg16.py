@@ -14,8 +14,8 @@ from service.artifacts.manifest import Manifest, read_manifest
 from service.errors import ArtifactError
 from service.pixels.spec import Scale
 from training.errors import TrainingError
+from training.options import IMAGENET
 
-IMAGENET = "imagenet"
 # Channels and convolutions of each block; a pooling ends it.
 BLOCKS = ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))
 NAMES = tuple(

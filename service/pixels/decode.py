@@ -16,9 +16,9 @@ FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
 _SIGNATURE = re.compile(
     rb"\x89PNG|\xff\xd8\xff|RIFF.{4}WEBP|BM.{4}\0{4}|GIF8|II[*+]\0|MM\0[*+]", re.DOTALL
 )
-# How many times the network's side a scaled JPEG keeps at least. A margin that will be trimmed may
-# be most of a product photo.
-_RESERVE = {"cover": 2, "fashion-mnist": 16}
+# A JPEG scaled while it is decoded keeps at least this many times the network's side. Twice is
+# enough to resize from. Product photos keep more: a margin that is trimmed may be most of them.
+_RESERVE = {"cover": 2, "contain": 2, "stretch": 2, "fashion-mnist": 16}
 
 _MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr")
 

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import ExifTags, Image, ImageChops, ImageOps
 
-from service.pixels.spec import Cover, FashionMnist, Input, KeepSize, Scale
+from service.pixels.spec import Contain, Cover, FashionMnist, Input, KeepSize, Scale, Stretch
 
 Pixels = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
@@ -17,8 +17,8 @@ _SIXTEEN_BIT_MODES = ("I;16", "I;16L", "I;16B", "I;16N")
 
 _BITS_PER_SAMPLE = 258  # the TIFF tag
 
-# EXIF orientation -> what brings the image upright. Pillow's own function also rewrites the EXIF
-# data, which fails where they are damaged, and copies images that are upright already.
+# EXIF orientation -> the operation that turns the image upright. Pillow's own exif_transpose also
+# rewrites the EXIF data, which fails if they are damaged, and it copies images that are upright.
 _TURNS: dict[object, Image.Transpose] = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -36,12 +36,15 @@ def preprocess(image: Image.Image, spec: Input) -> Floats:
 
 
 def scale(pixels: Pixels, spec: Scale) -> Floats:
-    """Pixels 0..255, of any shape -> float32 as the network was trained on."""
+    """Pixels 0..255, of any shape -> float32 as the network was trained on.
+
+    Three means or deviations need three channels as the last axis.
+    """
     scaled = pixels.astype(np.float32)
     scaled /= np.float32(spec.divisor)
     if spec.mean != 0.0 or spec.deviation != 1.0:
         scaled -= np.asarray(spec.mean, np.float32)
-        scaled /= np.float32(spec.deviation)
+        scaled /= np.asarray(spec.deviation, np.float32)
     return scaled
 
 
@@ -51,7 +54,7 @@ def to_pixels(values: Floats) -> Pixels:
 
 
 def flatten(image: Image.Image, spec: Input) -> Image.Image:
-    """Upright, opaque, 8 bits, in the colours that `spec` asks for: mode L or RGB."""
+    """Upright, opaque, 8 bits a channel: mode L for grey, RGB for colour in either order."""
     mode = "L" if spec.color == "grey" else "RGB"
     image = opaque(upright(image))
     return image if image.mode == mode else image.convert(mode)
@@ -77,7 +80,7 @@ def _bits(image: Image.Image) -> int:
 def _orientation(image: Image.Image) -> object:
     try:
         return image.getexif().get(ExifTags.Base.Orientation)
-    except Exception:  # damaged EXIF data say nothing; the image itself is whole
+    except Exception:  # the EXIF data are damaged, the image itself may be fine
         return None
 
 
@@ -92,20 +95,38 @@ def opaque(image: Image.Image) -> Image.Image:
 def resize(image: Image.Image, spec: Input) -> Pixels:
     """Bring a flat image to the network's size -> (height, width, channels) uint8."""
     height, width, _ = spec.shape
-    size = width or image.width, height or image.height
+    resized = _resized(image, (width or image.width, height or image.height), spec)
+    pixels = np.frombuffer(resized.tobytes(), np.uint8)
+    pixels = pixels.reshape(resized.height, resized.width, -1)
+    return np.ascontiguousarray(pixels[..., ::-1]) if spec.color == "bgr" else pixels
+
+
+def _resized(image: Image.Image, size: tuple[int, int], spec: Input) -> Image.Image:
     match spec.resize:
         case KeepSize():
-            return _pixels(image)
+            return image
         case Cover():
-            return _pixels(ImageOps.fit(image, size, Image.Resampling.BILINEAR))
+            return ImageOps.fit(image, size, Image.Resampling.BILINEAR)
+        case Contain(fill=fill):
+            return _centred(image, size, fill, Image.Resampling.BILINEAR)
+        case Stretch():
+            return image.resize(size, Image.Resampling.BILINEAR)
         case FashionMnist() as procedure:
-            return _pixels(_fashion_mnist(image, size, procedure))
+            return _fashion_mnist(image, size, procedure)
         case _:
             assert_never(spec.resize)
 
 
-def _pixels(image: Image.Image) -> Pixels:
-    return np.frombuffer(image.tobytes(), np.uint8).reshape(image.height, image.width, -1)
+def _centred(
+    image: Image.Image, size: tuple[int, int], fill: int, resample: Image.Resampling
+) -> Image.Image:
+    """The whole image, as large as fits into `size`, on a canvas of the grey level `fill`."""
+    factor = min(size[0] / image.width, size[1] / image.height)
+    fitted = max(1, round(image.width * factor)), max(1, round(image.height * factor))
+    canvas = Image.new(image.mode, size, (fill,) * len(image.getbands()))
+    corner = (size[0] - fitted[0]) // 2, (size[1] - fitted[1]) // 2
+    canvas.paste(image.resize(fitted, resample), corner)
+    return canvas
 
 
 def _fashion_mnist(image: Image.Image, size: tuple[int, int], spec: FashionMnist) -> Image.Image:
@@ -113,11 +134,7 @@ def _fashion_mnist(image: Image.Image, size: tuple[int, int], spec: FashionMnist
     if image.size == size and background < spec.dark_below:
         return image
     garment = image.crop(_box_unlike(image, background, spec.trim_tolerance))
-    shrink = min(size[0] / garment.width, size[1] / garment.height)
-    fitted = max(1, round(garment.width * shrink)), max(1, round(garment.height * shrink))
-    garment = garment.resize(fitted, Image.Resampling.BOX)
-    canvas = Image.new("L", size, background)
-    canvas.paste(garment, ((size[0] - fitted[0]) // 2, (size[1] - fitted[1]) // 2))
+    canvas = _centred(garment, size, background, Image.Resampling.BOX)
     return ImageOps.invert(canvas) if background >= spec.dark_below else canvas
 
 

@@ -9,6 +9,7 @@ from service.part import Part
 MAX_SIDE = 4096  # pixels of a network's input, or of a tile
 
 Side = Annotated[int, Field(gt=0, le=MAX_SIDE)]
+Positive = Annotated[float, Field(gt=0)]
 
 
 class KeepSize(Part):
@@ -23,14 +24,27 @@ class Cover(Part):
     method: Literal["cover"] = "cover"
 
 
+class Contain(Part):
+    """The whole image, resized to fit inside the network's size, centred on `fill` (0 to 255)."""
+
+    method: Literal["contain"] = "contain"
+    fill: int = Field(default=0, ge=0, le=255)
+
+
+class Stretch(Part):
+    """The whole image, resized to the network's size; its proportions are not kept."""
+
+    method: Literal["stretch"] = "stretch"
+
+
 class FashionMnist(Part):
     """The data set's own procedure for product photos (Xiao, Rasul, Vollgraf 2017, section 2).
 
-    An image of the network's size whose corners are dark (median below `dark_below`, 0 to 255) is
-    one already and stays as it is. Of any other the margin within `trim_tolerance` (a fraction of
-    full scale) of the corner colour is trimmed, the longest edge is resized to the network's, and
-    the result is centred, and negated if its background is light. The paper's sharpening is left
-    out: on images of the test split made into photos and back it lost agreement (README, Inputs).
+    An image of the network's size with dark corners (median below `dark_below`, 0 to 255) is left
+    unchanged. Any other image is trimmed: margins within `trim_tolerance` (a fraction of full
+    scale) of the corner colour are cut off. Then its longest edge is resized to the network's, it
+    is centred, and it is inverted if its background is light. The paper's sharpening is left out:
+    on test images made into photos and back it lowered the agreement (README, Inputs).
     """
 
     method: Literal["fashion-mnist"] = "fashion-mnist"
@@ -41,12 +55,12 @@ class FashionMnist(Part):
 class Scale(Part):
     """`(pixel / divisor - mean) / deviation`, from 0..255 to what the network was trained on.
 
-    A mean may be one for all channels, or one for each of red, green and blue.
+    Mean and deviation: one number for all channels, or three, in the order of `Input.color`.
     """
 
     divisor: float = Field(default=255.0, gt=0)
     mean: float | tuple[float, float, float] = 0.0
-    deviation: float = Field(default=1.0, gt=0)
+    deviation: Positive | tuple[Positive, Positive, Positive] = 1.0
 
 
 class Input(Part):
@@ -55,17 +69,32 @@ class Input(Part):
     type: Literal["image"] = "image"
     shape: tuple[Side | None, Side | None, int]
     dtype: Literal["float32"] = "float32"
-    color: Literal["grey", "rgb"]
-    resize: Annotated[KeepSize | Cover | FashionMnist, Field(discriminator="method")]
+    color: Literal["grey", "rgb", "bgr"]
+    """What the channels are, in this order."""
+    resize: Annotated[
+        KeepSize | Cover | Contain | Stretch | FashionMnist, Field(discriminator="method")
+    ]
     scale: Scale = Scale()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        channels = 1 if self.color == "grey" else 3
+        if self.shape[2] != channels:
+            raise ValueError(
+                f"expected {channels} channels of input for {self.color}, got {self.shape[2]}"
+            )
+        for name in ("mean", "deviation"):
+            if channels == 1 and isinstance(getattr(self.scale, name), tuple):
+                raise ValueError(f"expected one {name} for the one channel of grey, got three")
+        return self
 
 
 class Tiling(Part):
     """How an image of any size is cut for the network, in pixels.
 
-    Sides are padded to a multiple of `multiple`; an image larger than `tile` is computed in tiles
-    that overlap by `halo`, at least the radius of the network's receptive field, so that no seam
-    shows.
+    Sides are padded to a multiple of `multiple`. An image larger than `tile` is computed in tiles
+    that overlap by `halo`. No seam shows if `halo` is at least the radius of the network's
+    receptive field.
     """
 
     multiple: int = Field(gt=0)

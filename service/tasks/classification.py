@@ -47,8 +47,8 @@ class ClassificationOptions(Options):
 
     top_k: Annotated[
         int,
-        BeforeValidator(whole_number_from_1("top_k")),
         Field(ge=1, description="How many of the likeliest classes to return, at most all"),
+        BeforeValidator(whole_number_from_1("top_k")),
     ] = 3
 
 

@@ -18,8 +18,9 @@ pytest.importorskip("keras", reason="training needs Keras")
 
 import keras
 
+from training.data import Split
 from training.errors import TrainingError
-from training.fit import best_epoch, fit, read_history, seed_everything
+from training.fit import best_epoch, fit, fit_classifier, read_history, seed_everything
 
 ONES = np.ones((4, 1), dtype=np.float32)
 ERRORS = [0.5, 0.25, 0.125, 0.1875, 0.28125, 0.421875, 0.6328125, 0.94921875]
@@ -292,3 +293,33 @@ def test_resuming_is_silent_about_the_optimizer(tmp_path: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)
         run(one_weight(), tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["functional", "sequential", "sequential without input"])
+def test_classifier_is_trained_on_augmented_images(kind: str, tmp_path: Path) -> None:
+    seed_everything(1)
+    labels = np.arange(40) % 2
+    images = np.random.default_rng(1).random((40, 4, 4, 1), dtype=np.float32) / 2
+    split = Split(images + labels.reshape(-1, 1, 1, 1).astype(np.float32) / 2, labels)
+    inputs, pool = keras.Input((4, 4, 1)), keras.layers.GlobalAveragePooling2D()
+    dense = keras.layers.Dense(2, "softmax")
+    match kind:
+        case "functional":
+            network = keras.Model(inputs, dense(pool(inputs)))
+        case "sequential":
+            network = keras.Sequential([inputs, pool, dense])
+        case _:
+            network = keras.Sequential([pool, dense])
+    fit_classifier(
+        network,
+        [keras.layers.RandomFlip()],
+        split,
+        split,
+        learning_rate=0.5,
+        label_smoothing=0.0,
+        batch_size=10,
+        epochs=8,
+        checkpoints=tmp_path,
+        monitor="val_loss",
+    )
+    assert (network.predict(split.images, verbose=0).argmax(axis=1) == labels).mean() > 0.9

@@ -11,7 +11,8 @@ import pytest
 pytest.importorskip("tqdm", reason="training needs the train extra")
 
 from tests.training.drawn import write_signs
-from training.__main__ import descriptions, main
+from training.__main__ import main, parse
+from training.lock import locked
 
 RECIPES = Path(__file__).parents[2] / "training" / "recipes"
 FILES = [path for path in sorted(RECIPES.glob("*.py")) if path.stem != "__init__"]
@@ -23,27 +24,48 @@ def test_listing_names_every_recipe_file_on_one_line(capsys: pytest.CaptureFixtu
     assert [line.split()[0] for line in lines] == [path.stem.replace("_", "-") for path in FILES]
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
-def test_listing_describes_a_recipe_by_its_first_line(path: Path) -> None:
-    described = descriptions()[path.stem.replace("_", "-")]
-    assert path.read_text().startswith(f'"""{described}')
-    assert described.endswith(".")
+def test_listing_describes_a_recipe_by_its_first_line(capsys: pytest.CaptureFixture[str]) -> None:
+    main([])
+    _, *lines = capsys.readouterr().out.splitlines()
+    for path, line in zip(FILES, lines, strict=True):
+        summary = line.partition("  ")[2].partition("  ")[2].strip()
+        assert path.read_text().startswith(f'"""{summary}\n')
+        assert summary.endswith(".")
 
 
-def test_listing_imports_neither_keras_nor_tensorflow() -> None:
-    # What makes the listing instant; this process has imported them already.
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["--help"],
+        ["no-such-recipe"],
+        *([path.stem.replace("_", "-"), "--help"] for path in FILES),
+        ["fashion-mnist", "--no-such-option"],
+        ["transfer", "--size", "31"],
+    ],
+    ids=" ".join,
+)
+def test_help_and_mistakes_are_answered_without_importing_keras_or_tensorflow(
+    arguments: list[str],
+) -> None:
+    # A new process: this one has imported them. None of them can be imported there.
     program = (
-        "import sys; from training.__main__ import main; main([]); "
-        "print(sorted({'keras', 'tensorflow', 'matplotlib'} & set(sys.modules)))"
+        "import sys\n"
+        "for name in ('keras', 'tensorflow', 'matplotlib', 'numpy', 'absl'):\n"
+        "    sys.modules[name] = None\n"
+        "from training.__main__ import main\n"
+        f"sys.exit(main({arguments}))"
     )
     ran = subprocess.run(
         [sys.executable, "-c", program],
+        check=False,
         capture_output=True,
         text=True,
-        check=True,
         cwd=RECIPES.parents[1],
     )
-    assert ran.stdout.splitlines()[-1] == "[]"
+    assert (ran.returncode, "Traceback" in ran.stderr) == (
+        (0, False) if not arguments or "--help" in arguments else (2, False)
+    )
 
 
 @pytest.mark.parametrize("flag", ["-h", "--help"])
@@ -153,7 +175,6 @@ def test_broken_data_file_is_refused_with_its_name(
 
 @pytest.mark.parametrize("epochs", ["0", "-1", "many"])
 def test_epochs_below_one_are_refused(epochs: str, capsys: pytest.CaptureFixture[str]) -> None:
-    pytest.importorskip("tensorflow", reason="recipes need TensorFlow")
     with pytest.raises(SystemExit):
         main(["hand-signs", f"--epochs={epochs}"])
     assert "expected a whole number of at least 1" in capsys.readouterr().err
@@ -162,8 +183,6 @@ def test_epochs_below_one_are_refused(epochs: str, capsys: pytest.CaptureFixture
 def test_out_that_is_a_file_is_refused_before_training(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    pytest.importorskip("tensorflow", reason="recipes need TensorFlow")
-    write_signs(tmp_path)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "out").write_text("a file")
     assert main(["hand-signs", "--smoke", "--data", ".", "--out", "out"]) == 1
@@ -185,9 +204,22 @@ def test_label_outside_the_classes_is_refused(
 
 
 def test_recipe_help_shows_its_own_options(capsys: pytest.CaptureFixture[str]) -> None:
-    pytest.importorskip("tensorflow", reason="recipes need TensorFlow")
     with pytest.raises(SystemExit, match="0"):
         main(["fashion-mnist", "--help"])
     said = capsys.readouterr().out
     assert "--network {cnn,dense,mlp}" in said
     assert "--smoke" in said
+
+
+def test_second_run_with_the_same_arguments_stops_with_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    arguments = ["--seed", "7", "--data", "."]
+    checkpoints = parse("hand-signs", RECIPES / "hand_signs.py", arguments).checkpoints
+    checkpoints.parent.mkdir()
+    with locked(checkpoints.with_name(f"{checkpoints.name}.lock")):
+        assert main(["hand-signs", *arguments, "--out", "out"]) == 1
+    message = "error: another run with the same arguments is in progress (process "
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(message)

@@ -118,13 +118,11 @@ def test_files_that_are_no_images_are_listed_and_skipped(
     draw_classes(folder)
     (folder / "dark" / "notes.txt").write_text("hello")
     (folder / "light" / "broken.jpg").write_bytes((folder / "light" / "0.jpg").read_bytes()[:300])
-    (folder / "light" / ".DS_Store").write_bytes(b"hidden files are not told of")
     photos = read(folder)
     assert len(photos.labels) == 20
     printed = capsys.readouterr().out
     assert "notes.txt: expected an image" in printed
     assert "broken.jpg: expected a whole image" in printed
-    assert "DS_Store" not in printed
 
 
 def test_checksum_tells_one_folder_from_another(folder: Path) -> None:
@@ -174,7 +172,7 @@ def test_class_to_test_that_is_not_trained_on_is_refused(folder: Path) -> None:
     draw_classes(folder / "train")
     draw_classes(folder / "validation")
     draw(folder / "validation" / "grey", 2, 128)
-    assert "expected the classes ['dark', 'light'], got ['grey'], too" in refusal(folder)
+    assert "expected only the classes ['dark', 'light'], got also ['grey']" in refusal(folder)
 
 
 @pytest.mark.parametrize("name", ["validation", "test"])
@@ -223,10 +221,117 @@ def test_file_with_a_name_in_another_encoding_is_read(
     assert "no\\xe9.jpg: expected an image" in capsys.readouterr().out
 
 
-def test_hidden_folders_are_passed_over(folder: Path) -> None:
-    draw_classes(folder)
-    draw(folder / "dark" / ".copies", 5, 40)
+def printed_by(folder: Path, capsys: pytest.CaptureFixture[str]) -> list[str]:
+    """The lines about what is left out of a folder of two classes with ten photos each."""
     assert len(read(folder).labels) == 20
+    return capsys.readouterr().out.splitlines()
+
+
+@pytest.mark.parametrize("name", [".copies", "__MACOSX", ".Trash-1000", "@eaDir"])
+def test_system_folders_are_ignored_in_one_line(
+    name: str, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    draw_classes(folder)
+    draw(folder / name, 5, 40)
+    draw(folder / "dark" / name, 5, 40)
+    draw(folder / name / "dark", 5, 40)
+    assert printed_by(folder, capsys) == [
+        "Ignored hidden and system files: "
+        + ", ".join(sorted([str(folder / name), str(folder / "dark" / name)]))
+    ]
+
+
+@pytest.mark.parametrize("name", [".DS_Store", "._0.jpg", "Thumbs.db", "desktop.ini"])
+def test_system_files_are_ignored_in_one_line(
+    name: str, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    draw_classes(folder)
+    (folder / "light" / name).write_bytes(b"of no use here")
+    assert printed_by(folder, capsys) == [
+        f"Ignored hidden and system files: {folder / 'light' / name}"
+    ]
+
+
+def test_line_about_many_system_files_is_short(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    draw_classes(folder)
+    for number in range(9):
+        (folder / "light" / f"._{number}.jpg").touch()
+    (line,) = printed_by(folder, capsys)
+    assert line.endswith("._4.jpg and 4 more")
+
+
+def test_linked_folders_are_entered(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    elsewhere = folder.parent / "elsewhere"
+    draw_classes(elsewhere, 8)
+    draw(elsewhere / "more", 2, 40)
+    folder.rmdir()
+    (folder.parent / "real").mkdir()
+    folder.symlink_to("real")
+    (folder / "light").symlink_to(elsewhere / "light")
+    (folder / "dark").mkdir()
+    (folder / "dark" / "old").symlink_to(elsewhere / "dark")
+    (folder / "dark" / "new").symlink_to(elsewhere / "more")
+    photos = read(folder)
+    assert np.bincount(photos.labels).tolist() == [10, 8]
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("target", [".", "..", "../..", "../dark"])
+def test_links_in_a_circle_or_to_another_class_are_skipped_with_a_line(
+    target: str, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    draw_classes(folder)
+    (folder / "light" / "again").symlink_to(target)
+    same = (folder / "light" / target).resolve()
+    assert printed_by(folder, capsys) == [
+        f"Skipped {folder / 'light' / 'again'}: the same folder as {same}"
+    ]
+
+
+def test_what_is_neither_file_nor_folder_is_skipped_with_a_line(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    draw_classes(folder)
+    (folder / "dark" / "gone.jpg").symlink_to("nowhere.jpg")
+    (folder / "light" / "loop").symlink_to("loop")
+    (folder / "owl").symlink_to("nowhere")
+    os.mkfifo(folder / "light" / "pipe.jpg")
+    assert set(printed_by(folder, capsys)) == {
+        f"Skipped {folder / 'dark' / 'gone.jpg'}: a link that leads nowhere",
+        f"Skipped {folder / 'light' / 'loop'}: a link that leads nowhere",
+        f"Skipped {folder / 'owl'}: a link that leads nowhere",
+        f"Skipped {folder / 'light' / 'pipe.jpg'}: neither a file nor a folder",
+    }
+
+
+COMPOSED, DECOMPOSED = "caf\u00e9", "cafe\u0301"
+
+
+def test_class_names_that_differ_in_normalisation_only_are_merged(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    draw(folder / COMPOSED, 4, 40)
+    draw(folder / DECOMPOSED, 3, 40)
+    draw(folder / "light", 5, 210)
+    photos = read(folder)
+    assert photos.classes == (COMPOSED, "light")
+    assert np.bincount(photos.labels).tolist() == [7, 5]
+    assert capsys.readouterr().out == (
+        f"Merged 2 folders into the class {COMPOSED}: their names differ only in Unicode "
+        r"normalisation ('cafe\u0301', 'caf\xe9')"
+        "\n"
+    )
+
+
+def test_class_names_of_splits_may_differ_in_normalisation(folder: Path) -> None:
+    for split, name in (("train", COMPOSED), ("test", DECOMPOSED)):
+        draw(folder / split / name, 4, 40)
+        draw(folder / split / "light", 4, 210)
+    photos = read(folder)
+    assert photos.classes == (COMPOSED, "light")
+    assert len(photos.test) == 8
 
 
 def test_folder_one_level_too_high_is_refused(folder: Path) -> None:

@@ -350,9 +350,8 @@ FOURTH = '''
     def run(options: Options) -> Path:
         seed_everything(options.seed)
         training, validation = hold_out(draw(1), 0.25, options.seed)
-        inputs = keras.Input((6, 9, 3))
-        x = keras.layers.GlobalAveragePooling2D()(inputs)
-        network = keras.Model(inputs, keras.layers.Dense(2, "softmax")(x))
+        pool = keras.layers.GlobalAveragePooling2D()
+        network = keras.Sequential([pool, keras.layers.Dense(2, "softmax")])
         network.compile(keras.optimizers.Adam(0.3), "sparse_categorical_crossentropy")
         fit(
             network,

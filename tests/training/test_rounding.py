@@ -98,6 +98,19 @@ def test_layer_that_the_converter_leaves_alone_stays_as_it_is() -> None:
     np.testing.assert_array_equal(rounded.get_weights()[0], network.get_weights()[0])
 
 
+def test_sequential_network_is_rounded_as_the_same_functional_one() -> None:
+    functional = build("same", 1)
+    sequential = keras.Sequential([keras.layers.Conv2D(64, 3, padding="same", activation="relu")])
+    for layer in functional.layers[2:]:
+        sequential.add(type(layer).from_config(layer.get_config()))
+    images = np.random.default_rng(1).random((10, 12, 12, 2), dtype=np.float32)
+    sequential(images)  # without an Input layer, the first call gives it its shape
+    sequential.set_weights(functional.get_weights())
+    expected, came = round_weights(functional, images), round_weights(sequential, images)
+    for before, after in zip(expected.get_weights(), came.get_weights(), strict=True):
+        np.testing.assert_allclose(after, before, atol=1e-6)
+
+
 def build(padding: str, strides: int) -> Any:
     """Two convolutions and a dense layer with random weights and biases."""
     keras.utils.set_random_seed(0)

@@ -9,11 +9,12 @@ project's own base (0.906; 0.892 with a constant learning rate), of 0.97 on Imag
 from pathlib import Path
 
 from training.drawings import cat
-from training.options import Options
-from training.transfer import Task, add_transfer_options, train_on_photos
+from training.options import TRANSFER_OPTIONS, Options
+from training.transfer import TransferRecipe, train_on_photos
 
 DATA = Path("data/cats-vs-dogs")
-TASK = Task(
+OPTIONS = TRANSFER_OPTIONS
+RECIPE = TransferRecipe(
     name="cats-vs-dogs",
     title="Cats and dogs",
     purpose="Says whether a photo shows a cat or a dog.",
@@ -34,9 +35,7 @@ TASK = Task(
     classes=("cat", "dog"),
 )
 
-add_options = add_transfer_options
-
 
 def run(options: Options) -> Path:
     """Train on the folder; returns the artifact's folder."""
-    return train_on_photos(TASK, options)
+    return train_on_photos(RECIPE, options)

@@ -10,11 +10,12 @@ project's own base.
 from pathlib import Path
 
 from training.drawings import t_shirt
-from training.options import Options
-from training.transfer import Task, add_transfer_options, train_on_photos
+from training.options import TRANSFER_OPTIONS, Options
+from training.transfer import TransferRecipe, train_on_photos
 
 DATA = Path("data/clothing")
-TASK = Task(
+OPTIONS = TRANSFER_OPTIONS
+RECIPE = TransferRecipe(
     name="clothing",
     title="Ten kinds of clothes",
     purpose="Names the garment in an everyday photo: laid out on a floor or a bed, or worn.",
@@ -47,9 +48,7 @@ TASK = Task(
     ),
 )
 
-add_options = add_transfer_options
-
 
 def run(options: Options) -> Path:
     """Train on the folder; returns the artifact's folder."""
-    return train_on_photos(TASK, options)
+    return train_on_photos(RECIPE, options)

@@ -8,11 +8,12 @@ Ten minutes on 2 CPU cores at 96 pixels. Expect 27 of the 30 photos or more to b
 from pathlib import Path
 
 from training.drawings import cat
-from training.options import Options
-from training.transfer import Task, add_transfer_options, train_on_photos
+from training.options import TRANSFER_OPTIONS, Options
+from training.transfer import TransferRecipe, train_on_photos
 
 DATA = Path("data/doggy-door")
-TASK = Task(
+OPTIONS = TRANSFER_OPTIONS
+RECIPE = TransferRecipe(
     name="doggy-door",
     title="Doggy door",
     purpose="Tells one dog, Bo, from every other animal: an exercise in learning from few photos.",
@@ -29,9 +30,7 @@ TASK = Task(
     classes=("bo", "not_bo"),
 )
 
-add_options = add_transfer_options
-
 
 def run(options: Options) -> Path:
     """Train on the folder; returns the artifact's folder."""
-    return train_on_photos(TASK, options)
+    return train_on_photos(RECIPE, options)

@@ -5,7 +5,6 @@ which KERAS_HOME moves and a network fills. With --data, a folder that holds the
 About 25 minutes for the CNN on 2 CPU cores. Expect a test accuracy of 0.91.
 """
 
-import argparse
 import gzip
 from pathlib import Path
 
@@ -32,7 +31,9 @@ LABELS = (
     "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat",
     "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
 )  # fmt: skip
-NETWORKS = ("cnn", "dense", "mlp")
+OPTIONS = {
+    "--network": {"choices": ("cnn", "dense", "mlp"), "default": "cnn", "help": "(%(default)s)"}
+}
 EPOCHS = {"cnn": 60, "dense": 40, "mlp": 40}
 PATIENCE = 20
 LABEL_SMOOTHING = 0.1  # Szegedy et al. 2016, arXiv:1512.00567
@@ -51,11 +52,6 @@ FILES = (
 def name_of(kind: str) -> str:
     """The name of a network's artifact: the CNN's is the data set's."""
     return "fashion-mnist" if kind == "cnn" else f"fashion-mnist-{kind}"
-
-
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """Add `--network`."""
-    parser.add_argument("--network", choices=NETWORKS, default="cnn", help="default cnn")
 
 
 def run(options: Options) -> Path:

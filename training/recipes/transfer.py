@@ -7,30 +7,18 @@ First a new head learns on frozen convolutions, then all of it at a very low lea
 A thousand photos take about half an hour on 2 CPU cores at 96 pixels, at 224 five times as long.
 """
 
-import argparse
 import re
 from pathlib import Path
 
 from training.data import check_labels
 from training.drawings import shapes
 from training.errors import DataError
-from training.options import Options
-from training.transfer import Task, add_transfer_options, train_on_photos
+from training.options import TRANSFER_OPTIONS, Options, model_name
+from training.transfer import TransferRecipe, train_on_photos
 
-
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options that are this recipe's own."""
-    parser.add_argument("--name", type=model_name, help="of the model (default: the folder's)")
-    add_transfer_options(parser)
-
-
-def model_name(text: str) -> str:
-    """A name that can stand in an address: small letters, digits and hyphens."""
-    if not re.fullmatch(r"[a-z0-9][a-z0-9-]{0,62}", text):
-        raise argparse.ArgumentTypeError(
-            f"expected up to 63 small letters, digits and hyphens, got {text!r}"
-        )
-    return text
+OPTIONS = {
+    "--name": {"type": model_name, "help": "of the model (default: the folder's)"}
+} | TRANSFER_OPTIONS
 
 
 def run(options: Options) -> Path:
@@ -41,7 +29,7 @@ def run(options: Options) -> Path:
     folder = options.data.resolve().name
     check_labels([folder], options.data.absolute())  # it goes into the card
     name = given or re.sub(r"[^a-z0-9]+", "-", folder.lower()).strip("-")[:63] or "photos"
-    task = Task(
+    recipe = TransferRecipe(
         name=name,
         title=f"{name}, by transfer from VGG16",
         purpose="Names which of the classes a photo shows, among those it was trained on.",
@@ -51,4 +39,4 @@ def run(options: Options) -> Path:
         dataset=folder,
         sample=shapes,
     )
-    return train_on_photos(task, options)
+    return train_on_photos(recipe, options)

@@ -5,7 +5,6 @@ data/tiny-imagenet.npz); `python -m pydoc training.packed` says how to pack anot
 Five and a half hours on 2 CPU cores with AVX-512 BF16.
 """
 
-import argparse
 import math
 import re
 from dataclasses import dataclass
@@ -27,15 +26,16 @@ from training.evaluation import classification_metrics
 from training.export import CALIBRATION_IMAGES, Trained, export
 from training.fit import History, epochs_done, fit, join, seed_everything
 from training.half import round_to_half
-from training.options import Options
+from training.options import PRECISION_OPTION, Options
 from training.packed import PackedSet, read_packed
 from training.plots import plot_curves
-from training.precision import POLICIES, best_policy, computing_in
+from training.precision import best_policy, computing_in
 from training.tasks import Classification
 from training.vgg16 import classifier, convolutions, fold, head, set_weights
 
 # --- Config
 DATA = Path("data/tiny-imagenet.npz")
+OPTIONS = PRECISION_OPTION
 SIDE = 64
 INPUT = Input(
     shape=(SIDE, SIDE, 3), color="rgb", resize=Cover(), scale=Scale(mean=0.45, deviation=0.27)
@@ -65,13 +65,6 @@ STAGES = (
     Stage(SIDE, epochs=4, peak_rate=0.01),
 )
 _WORDNET_ID = re.compile(r"^n\d{8} ")
-
-
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """Add the option that is this recipe's own."""
-    parser.add_argument(
-        "--precision", choices=POLICIES, help="default: what this machine does best"
-    )
 
 
 def run(options: Options) -> Path:

@@ -13,7 +13,7 @@ from PIL import ExifTags, Image
 from service.errors import BadInput, RequestError, TooLarge, UnsupportedImage
 from service.pixels.decode import FORMATS, check_denoise_size, decode, decode_planes, open_image
 from service.pixels.preprocess import Pixels, to_pixels
-from service.pixels.spec import Cover, FashionMnist, Input, KeepSize
+from service.pixels.spec import Contain, Cover, FashionMnist, Input, KeepSize, Stretch
 from tests.drawing import LOSSLESS, encode, gradient, mean_difference, noise, pixels
 from tests.server import CHECKOUT
 
@@ -21,6 +21,12 @@ ANY_SIZE_GREY = Input(shape=(None, None, 1), color="grey", resize=KeepSize())
 ANY_SIZE_RGB = Input(shape=(None, None, 3), color="rgb", resize=KeepSize())
 SMALL_GREY = Input(shape=(28, 28, 1), color="grey", resize=FashionMnist())
 SMALL_RGB = Input(shape=(16, 16, 3), color="rgb", resize=Cover())
+RESIZED = {
+    "cover": SMALL_RGB,
+    "contain": Input(shape=(16, 16, 3), color="rgb", resize=Contain(fill=114)),
+    "stretch": Input(shape=(16, 16, 3), color="rgb", resize=Stretch()),
+    "fashion-mnist": SMALL_GREY,
+}
 
 # How an upright image is stored under each EXIF orientation.
 STORED = {
@@ -461,7 +467,7 @@ BIG = gradient().resize((1600, 1200), Image.Resampling.BICUBIC)
 
 
 @pytest.mark.parametrize("progressive", [False, True])
-@pytest.mark.parametrize("spec", [SMALL_RGB, SMALL_GREY], ids=["cover", "fashion-mnist"])
+@pytest.mark.parametrize("spec", RESIZED.values(), ids=RESIZED.keys())
 def test_big_jpeg_gives_what_it_gives_without_being_scaled_while_it_is_decoded(
     spec: Input, progressive: bool
 ) -> None:
@@ -485,11 +491,12 @@ def test_big_jpeg_gives_what_it_gives_without_being_scaled_while_it_is_decoded(
         ((31, 31), (31, 31)),
     ],
 )
+@pytest.mark.parametrize("method", ["cover", "contain", "stretch"])
 def test_jpeg_is_scaled_while_it_is_decoded_to_no_less_than_twice_the_networks_side(
-    size: tuple[int, int], decoded: tuple[int, int]
+    size: tuple[int, int], decoded: tuple[int, int], method: str
 ) -> None:
     image = open_image(encode(gradient().resize(size), "JPEG"), 10**8, 10**8)
-    decode(image, SMALL_RGB)
+    decode(image, RESIZED[method])
     assert image.size == decoded
 
 

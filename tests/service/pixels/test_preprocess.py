@@ -6,7 +6,7 @@ import pytest
 from PIL import Image, ImageDraw, ImageOps
 
 from service.pixels.preprocess import Floats, Pixels, opaque, preprocess, scale, to_pixels
-from service.pixels.spec import Cover, FashionMnist, Input, KeepSize, Scale
+from service.pixels.spec import Contain, Cover, FashionMnist, Input, KeepSize, Scale, Stretch
 from tests.drawing import boot, dress, encode, gradient, mean_difference, noise, pixels
 
 FASHION = Input(shape=(28, 28, 1), color="grey", resize=FashionMnist())
@@ -65,7 +65,7 @@ def test_sixteen_bit_form_of_the_data_set_reaches_the_network_untouched() -> Non
     np.testing.assert_array_equal(prepared(image), pixels(dress()))
 
 
-def test_network_gets_the_data_set_between_nought_and_one() -> None:
+def test_network_gets_the_data_set_between_0_and_1() -> None:
     values = preprocess(dress(), FASHION)
     assert values.shape == (28, 28, 1)
     assert values.dtype == np.float32
@@ -194,7 +194,79 @@ def test_cover_leaves_an_image_of_the_right_size_untouched() -> None:
     np.testing.assert_array_equal(prepared(noise(24, 16), cover(16, 24)), pixels(noise(24, 16)))
 
 
-@pytest.mark.parametrize(("color", "channels"), [("grey", 1), ("rgb", 3)])
+def contain(height: int, width: int, fill: int = 0) -> Input:
+    return Input(shape=(height, width, 3), color="rgb", resize=Contain(fill=fill))
+
+
+@pytest.mark.parametrize(
+    ("size", "fitted", "corner"),
+    [
+        ((80, 40), (32, 16), (0, 0)),
+        ((40, 80), (8, 16), (12, 0)),
+        ((90, 15), (32, 5), (0, 5)),  # 11 rows are left: 5 above, 6 below
+        ((8, 8), (16, 16), (8, 0)),  # enlarged
+        ((5000, 1), (32, 1), (0, 7)),
+        ((1, 5000), (1, 16), (15, 0)),
+    ],
+)
+def test_contain_pads_the_whole_image_to_the_size_of_the_network(
+    size: tuple[int, int], fitted: tuple[int, int], corner: tuple[int, int]
+) -> None:
+    image = gradient(*size)
+    expected = np.full((16, 32, 3), 114, np.uint8)
+    (left, top), (width, height) = corner, fitted
+    inside = image.resize(fitted, Image.Resampling.BILINEAR)
+    expected[top : top + height, left : left + width] = pixels(inside)
+    np.testing.assert_array_equal(prepared(image, contain(16, 32, fill=114)), expected)
+
+
+def test_contain_pads_grey_with_black_by_default() -> None:
+    spec = Input(shape=(8, 8, 1), color="grey", resize=Contain())
+    came = prepared(Image.new("RGB", (40, 20), "white"), spec)[..., 0]
+    assert came[:, 0].tolist() == [0, 0, 255, 255, 255, 255, 0, 0]
+
+
+@pytest.mark.parametrize("size", [(80, 40), (7, 50), (32, 16), (1, 5000)])
+def test_stretch_resizes_each_side_by_itself(size: tuple[int, int]) -> None:
+    image = gradient(*size)
+    spec = Input(shape=(16, 32, 3), color="rgb", resize=Stretch())
+    by_hand = image.resize((32, 16), Image.Resampling.BILINEAR)
+    np.testing.assert_array_equal(prepared(image, spec), pixels(by_hand))
+
+
+def test_bgr_is_rgb_backwards() -> None:
+    spec = Input(shape=(None, None, 3), color="bgr", resize=KeepSize())
+    image = gradient(33, 17)
+    np.testing.assert_array_equal(prepared(image, spec), pixels(image)[..., ::-1])
+
+
+def test_bgr_of_a_grey_image_has_three_channels() -> None:
+    spec = Input(shape=(20, 24, 3), color="bgr", resize=Cover())
+    grey = gradient().convert("L")
+    np.testing.assert_array_equal(prepared(grey, spec), pixels(grey).repeat(3, axis=2))
+
+
+def test_preprocessing_of_kerass_vgg16_can_be_written_as_data() -> None:
+    # keras.applications.vgg16.preprocess_input: BGR, each channel's ImageNet mean subtracted.
+    scale = Scale(divisor=1.0, mean=(103.939, 116.779, 123.68))
+    spec = Input(shape=(20, 24, 3), color="bgr", resize=Stretch(), scale=scale)
+    by_hand = pixels(gradient())[..., ::-1].astype(np.float32) - [103.939, 116.779, 123.68]
+    np.testing.assert_allclose(preprocess(gradient(), spec), by_hand, atol=1e-4)
+
+
+def test_preprocessing_of_pytorchs_imagenet_networks_can_be_written_as_data() -> None:
+    mean, deviation = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+    spec = Input(
+        shape=(20, 24, 3),
+        color="rgb",
+        resize=Cover(),
+        scale=Scale(mean=mean, deviation=deviation),
+    )
+    by_hand = (pixels(gradient()).astype(np.float32) / 255 - mean) / deviation
+    np.testing.assert_allclose(preprocess(gradient(), spec), by_hand, atol=1e-5)
+
+
+@pytest.mark.parametrize(("color", "channels"), [("grey", 1), ("rgb", 3), ("bgr", 3)])
 def test_kept_size_is_that_of_the_image(color: str, channels: int) -> None:
     spec = Input.model_validate(
         {"shape": (None, None, channels), "color": color, "resize": {"method": "keep"}}
