@@ -21,11 +21,13 @@ keras: Any = pytest.importorskip("keras", reason="the engine needs Keras and a b
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 FOLDER = SHIPPED_MODELS / "fashion-mnist" / "1"
-TENSORS = {"inputs": ["image"], "outputs": ["probabilities"]}
+ONE = ("image",)
+PROBABILITIES = ("probabilities",)
 
 
 def opened(name: EngineName = "keras") -> KerasEngine:
-    return KerasEngine(FOLDER / "model.keras", "cpu", name, **TENSORS)
+    file = FOLDER / "model.keras"
+    return KerasEngine(file, "cpu", name, inputs=ONE, outputs=PROBABILITIES)
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +52,7 @@ def scores(engine: Engine, images: Floats) -> Floats:
 
 
 def test_keras_agrees_with_litert(whole: KerasEngine, manifest: Manifest) -> None:
-    litert = LiteRTEngine(FOLDER / "model.tflite", 1, **TENSORS)
+    litert = LiteRTEngine(FOLDER / "model.tflite", 1, inputs=ONE, outputs=PROBABILITIES)
     off = manifest.engines[manifest.engine["cpu"]].max_abs_difference
     for size in (1, 32):
         came = scores(whole, batch(size))
@@ -127,10 +129,9 @@ def two_inputs(tmp_path_factory: pytest.TempPathFactory) -> Files:
 
 def both(files: Files, *inputs: str) -> dict[str, Engine]:
     """The engines of a network, with LiteRT's and Keras's name each."""
-    tensors = {"inputs": inputs, "outputs": OUTPUTS}
     return {
-        "keras": KerasEngine(files.keras, "cpu", **tensors),
-        "litert": LiteRTEngine(files.litert, 1, **tensors),
+        "keras": KerasEngine(files.keras, "cpu", inputs=inputs, outputs=OUTPUTS),
+        "litert": LiteRTEngine(files.litert, 1, inputs=inputs, outputs=OUTPUTS),
     }
 
 
@@ -159,17 +160,16 @@ def test_every_input_of_a_network_is_given_by_its_name(two_inputs: Files) -> Non
 
 
 def test_output_that_the_network_does_not_have_is_named(two_outputs: Files) -> None:
-    tensors = {"inputs": ["image"], "outputs": ["sum", "half"]}
+    wanted = ("sum", "half")
     message = "expected a network with the outputs sum, half, got (sum, double|double, sum)"
     with pytest.raises(ArtifactError, match=message):
-        KerasEngine(two_outputs.keras, "cpu", **tensors)
+        KerasEngine(two_outputs.keras, "cpu", inputs=ONE, outputs=wanted)
     with pytest.raises(ArtifactError, match=message):
-        LiteRTEngine(two_outputs.litert, 1, **tensors)
+        LiteRTEngine(two_outputs.litert, 1, inputs=ONE, outputs=wanted)
 
 
 def test_two_outputs_in_half_precision_keep_their_names(two_outputs: Files) -> None:
-    tensors = {"inputs": ["image"], "outputs": OUTPUTS}
-    engine = KerasEngine(two_outputs.keras, "cpu", "keras-half", **tensors)
+    engine = KerasEngine(two_outputs.keras, "cpu", "keras-half", inputs=ONE, outputs=OUTPUTS)
     images = batch(3, 2, 2, 1)
     came = engine.predict({"image": images})
     np.testing.assert_allclose(came["double"], 2 * images.reshape(3, 4), rtol=0.01)
@@ -180,8 +180,8 @@ def test_list_of_outputs_is_called_as_its_layers(tmp_path: Path) -> None:
     image = keras.Input((2, 2, 1), name="image")
     network = keras.Model(image, list(branches(image).values()))
     network.save(tmp_path / "model.keras")
-    tensors = {"inputs": ["image"], "outputs": ["add", "twice"]}
-    engine = KerasEngine(tmp_path / "model.keras", "cpu", **tensors)
+    file, names = tmp_path / "model.keras", ["add", "twice"]
+    engine = KerasEngine(file, "cpu", inputs=ONE, outputs=names)
     images = batch(2, 2, 2, 1)
     came = engine.predict({"image": images})
     assert (came["add"].shape, came["twice"].shape) == ((2, 1), (2, 4))
