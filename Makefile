@@ -3,6 +3,7 @@ ifeq ($(filter order-only,$(.FEATURES)),)
 $(error GNU make 3.81 or newer is needed (order-only prerequisites); this is make $(MAKE_VERSION))
 endif
 
+HOST ?= 0.0.0.0
 PORT ?= 3000
 PYTHON ?= python3
 VENV := .venv
@@ -18,11 +19,11 @@ SERVING := $(if $(filter gpu,$(VITRINE_DEVICE)),gpu,serve)
 	lock bench-lock bento clean
 
 help: ## List the targets
-	@grep -hE '^[a-z-]+:.*## ' $(firstword $(MAKEFILE_LIST)) | sed -E 's/:[^#]*## /\t/' | expand -t 12
+	@grep -hE '^[a-z0-9-]+:.*## ' $(firstword $(MAKEFILE_LIST)) | sed -E 's/:[^#]*## /\t/' | expand -t 13
 
-serve: $(VENV)/.$(SERVING) ## Serve the models in models/ on PORT (3000), in the foreground
-	@echo "Serving on http://localhost:$(PORT); Ctrl-C ends it"
-	@exec $(BIN)/python -m service --port $(PORT)
+serve: $(VENV)/.$(SERVING) ## Serve the models in models/: make serve HOST=127.0.0.1 PORT=8080
+	@echo "Starting the service; Ctrl-C stops it"
+	@exec $(BIN)/python -m service --host $(HOST) --port $(PORT)
 
 test: $(VENV)/.test ## Run the whole test suite
 	@echo "Running the tests"
@@ -46,25 +47,25 @@ format: $(VENV)/.test ## Format the code
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
-load: $(VENV)/.test ## Load a service of its own for two minutes; the report goes to .load/
+load: $(VENV)/.serve $(VENV)/.load ## Load a service of its own for two minutes; the report goes to .load/
 	@$(BIN)/python -m tests.load $(ARGS)
 
 image-check: $(VENV)/.test ## Build the image for CPUs with buildah, run it and ask every model
 	@$(BIN)/python -m pytest -s tests/deploy/test_image.py tests/deploy/test_dockerfile.py $(ARGS)
 
-k8s-check: $(VENV)/.test ## Render, validate and check the Kubernetes manifests
+k8s-check: $(VENV)/.serve $(VENV)/.k8s ## Render, validate and check the Kubernetes manifests
 	@$(BIN)/python -m pytest tests/k8s $(ARGS)
 
 dashboard: $(VENV)/.test ## Write the Grafana dashboard again, and what k8s/ has of it and the rules
 	@$(BIN)/python -m deploy.observability.grafana.dashboard
 	@$(BIN)/python k8s/components/monitoring/generate.py
 
-bento: $(VENV)/.test ## Build a Bento with the models in it
+bento: $(VENV)/.serve ## Build a Bento with the models in it
 	@$(BIN)/bentoml build
 
 lock: $(VENV)/.test ## Lock the dependencies again
 	@set -e; for extras in "test pyproject.toml --extra train --extra test" "train pyproject.toml --extra train" \
-			"gpu pyproject.toml --extra gpu" "load --group load" "serve pyproject.toml"; do \
+			"gpu pyproject.toml --extra gpu" "load --group load" "k8s --group k8s" "serve pyproject.toml"; do \
 		set -- $$extras; name=$$1; shift; \
 		constraint=$$([ "$$name" = test ] || echo "--constraint requirements/test.lock"); \
 		$(BIN)/uv pip compile "$$@" $$constraint --universal --generate-hashes --upgrade \

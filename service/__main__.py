@@ -1,8 +1,10 @@
-"""`python -m service`: serve on workers that share out connections evenly."""
+"""`python -m service`: serve every model over HTTP, with one worker process per CPU core or GPU."""
 
 import argparse
 import os
 from typing import Any
+
+EPILOG = "Everything else is set in the environment, by variables that begin with VITRINE_."
 
 
 def _port(text: str) -> int:
@@ -13,15 +15,22 @@ def _port(text: str) -> int:
 
 def main() -> None:
     """Read the arguments, then start."""
-    parser = argparse.ArgumentParser(prog="python -m service", description=__doc__)
-    parser.add_argument("--host", default="0.0.0.0", help="address to listen on (%(default)s)")
-    parser.add_argument("--port", type=_port, default=3000, help="0 takes a free one (%(default)s)")
+    parser = argparse.ArgumentParser(prog="python -m service", description=__doc__, epilog=EPILOG)
+    parser.add_argument(
+        "--host",
+        default="0.0.0.0",
+        help="name or address to listen on; 127.0.0.1 takes connections from this machine only, "
+        "0.0.0.0 from everywhere over IPv4, :: over IPv6 too (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--port", type=_port, default=3000, help="0 takes a free one (default: %(default)s)"
+    )
     arguments = parser.parse_args()
     # NumPy is not used for linear algebra here, and its threads would be lost in a fork.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    from service.server.app import stop_on_error  # NumPy comes with it
-    from service.server.supervisor import serve
+    from service.server.supervisor import serve  # NumPy comes with it
     from service.settings import read_settings
+    from service.telemetry.log import stop_on_error
 
     with stop_on_error():
         serve(read_settings(), arguments.host, arguments.port, _bentoml_schema)
@@ -29,8 +38,10 @@ def main() -> None:
 
 def _bentoml_schema() -> dict[str, Any]:
     # Only when it is asked for: BentoML takes longer to import than all that a worker loads.
-    from service.service import bentoml_schema
+    from service.service import SETTINGS, bentoml_schema
+    from service.telemetry.log import configure_logging
 
+    configure_logging(SETTINGS.log_format)  # BentoML has configured its own
     return bentoml_schema()
 
 

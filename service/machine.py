@@ -1,17 +1,20 @@
-"""What this process may use of its machine: CPUs and GPUs, told without a deep-learning backend."""
+"""CPUs and GPUs that this process may use, found without loading a deep-learning backend."""
 
 import importlib.util
 import os
 import re
-from collections.abc import MutableMapping
+import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 _DEVICE = re.compile(r"nvidia(\d+)")
+_NVIDIA = ("nvidia*", "nvhost*", "dxg")  # a card, a Jetson board, Windows' own under WSL
+_OTHER = ("kfd", "accel*")  # AMD's ROCm, a TPU
 
 
 def cpu_quota() -> float:
-    """CPUs that this process may use: the cgroup's quota, else the cores it may run on."""
+    """CPUs that this process may use: the cgroup's quota, at most the cores that it may run on."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     try:
         quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
@@ -26,15 +29,15 @@ def cpu_limit() -> int:
 
 
 def default_workers(device: str) -> int:
-    """One for each GPU, where GPUs are used, else one for each CPU."""
+    """One per GPU where GPUs are used, else one per CPU."""
     gpus = visible_gpus() if device != "cpu" and keras_is_installed() else []
     return len(gpus) or cpu_limit()
 
 
 def visible_gpus(
-    environment: MutableMapping[str, str] = os.environ, devices: Path = Path("/dev")
+    environment: Mapping[str, str] = os.environ, devices: Path = Path("/dev")
 ) -> list[str]:
-    """The names of the NVIDIA GPUs that this process may use."""
+    """The NVIDIA GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them."""
     if VISIBLE in environment:
         names = [name.strip() for name in environment[VISIBLE].split(",")]
         return [name for name in names if name not in ("", "-1")]
@@ -42,6 +45,19 @@ def visible_gpus(
     return sorted((match[1] for match in found if match), key=int)
 
 
+def may_have_gpu(
+    environment: Mapping[str, str] = os.environ,
+    devices: Path = Path("/dev"),
+    platform: str = sys.platform,
+) -> bool:
+    """Whether a backend may find a GPU here; False saves loading one to ask it."""
+    if platform != "linux":
+        return True
+    is_hidden = VISIBLE in environment and not visible_gpus(environment, devices)
+    patterns = _OTHER if is_hidden else (*_NVIDIA, *_OTHER)
+    return any(any(devices.glob(pattern)) for pattern in patterns)
+
+
 def keras_is_installed() -> bool:
-    """Whether anything here can use a GPU."""
+    """Whether Keras is installed, which alone can use a GPU."""
     return importlib.util.find_spec("keras") is not None

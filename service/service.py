@@ -4,10 +4,11 @@ BentoML fixes the number of workers when this module is imported, so the setting
 """
 
 import atexit
+import contextlib
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from http import HTTPStatus
 from typing import Any
 
@@ -19,7 +20,7 @@ from starlette.types import ASGIApp
 
 from service.call import Call
 from service.errors import VitrineError
-from service.server.app import IN_PROCESS, App, bound_threads, settle, stop_on_error
+from service.server.app import IN_PROCESS, App, bound_threads, settle
 from service.server.drain import drain_on_sigterm
 from service.server.front import Front, traced
 from service.settings import read_settings
@@ -27,9 +28,22 @@ from service.tasks.classification import Classification
 from service.tasks.denoising import Denoising
 from service.tasks.task import Answer, Task
 from service.telemetry import tracing
+from service.telemetry.log import configure_logging, stop_on_error
+from service.telemetry.stderr import logged_stderr
 
 with stop_on_error():
     SETTINGS = read_settings()
+
+
+@contextlib.contextmanager
+def starting() -> Iterator[None]:
+    """A bad start ends the process with one line; what libraries write to stderr is logged.
+
+    To be entered after BentoML has configured its logging.
+    """
+    configure_logging(SETTINGS.log_format)
+    with stop_on_error(), logged_stderr():
+        yield
 
 
 class VitrineService(Service["Vitrine"]):
@@ -71,14 +85,15 @@ class Vitrine:
     """Small vision models: POST an image, get an answer."""
 
     def __init__(self) -> None:
-        with stop_on_error():
-            index = bentoml.server_context.worker_index
-            self.app = App(SETTINGS, index or 0, bentoml_schema=bentoml_schema)
+        index = bentoml.server_context.worker_index
+        is_served = index is not None  # else whoever made the instance has a log of their own
+        with starting() if is_served else contextlib.nullcontext():
+            self.app = App(SETTINGS, index, bentoml_schema=bentoml_schema)
 
     @bentoml.on_deployment
     def verify() -> None:
         """Prove every model once, before any worker: a broken artifact stops the start."""
-        with stop_on_error():
+        with starting():
             App(SETTINGS).close()
 
     @bentoml.on_startup

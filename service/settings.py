@@ -1,4 +1,4 @@
-"""All settings: one frozen object, read once from the environment; a mistake stops the start."""
+"""All settings, read once from the environment into one frozen object."""
 
 import os
 import re
@@ -13,79 +13,97 @@ from service.machine import default_workers
 
 PREFIX = "VITRINE_"
 
-# What Kubernetes puts into every pod for a Service called vitrine or vitrine-something. A `…_PORT`
-# holds an address there; a number is somebody's guess at a setting.
+# Kubernetes sets these in every pod for a Service called vitrine or vitrine-something. Its `…_PORT`
+# holds an address; one with a number was set by a person, and is an unknown setting.
 _SERVICE_LINK = re.compile(
     r"VITRINE_(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(_\w+)?)=.*"
     r"|VITRINE_(\w+_)?PORT=\w+://.*",
     re.DOTALL,
 )
+_MODEL = re.compile(r"[a-z0-9][a-z0-9-]*(/[0-9]+)?")
+_MODULE = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*")
+_DEFAULT_MODEL = re.compile(r"(?P<verb>[a-z][a-z0-9-]*)\s*=\s*(?P<name>[a-z0-9][a-z0-9-]*)")
 
 
 class Settings(BaseModel):
-    """The settings, named `VITRINE_` and the field's name in capitals."""
+    """The settings. Each is read from `VITRINE_` and the field's name in capitals."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     models_dir: Path = Path(__file__).resolve().parent.parent / "models"
-    """Folder of artifacts, `<name>/<version>/`; by default `models` beside `service`."""
+    """Folder of model artifacts, `<name>/<version>/`; by default `models` beside `service`."""
     models: tuple[str, ...] = ()
-    """Names to serve, separated by commas; none means all."""
+    """Models to serve, each `name` or `name/version`, separated by commas; by default all."""
+    default_models: dict[str, str] = Field(default_factory=dict)
+    """Models that answer requests without a model: `classify=fashion-mnist,denoise=denoiser`."""
     plugins: tuple[str, ...] = ()
-    """Modules to import at the start, separated by commas: they add kinds of model to TASKS."""
-    default_models: Mapping[str, str] = Field(default_factory=dict)
-    """The model that answers a form route where none is named: `classify=NAME,denoise=NAME`."""
+    """Python modules to import at the start, separated by commas; they may add tasks."""
     device: Literal["auto", "cpu", "gpu"] = "auto"
-    """Where networks run; `gpu` without a GPU stops the start, `auto` takes what there is."""
+    """Where models run. `gpu` without a GPU stops the start; `auto` uses a GPU if there is one."""
     workers: int = Field(
         default_factory=lambda known: default_workers(known.get("device", "cpu")), ge=1
     )
-    """Processes that serve; by default one a GPU, else one a CPU of the cgroup's limit."""
+    """Worker processes; by default one per GPU, or one per CPU of the cgroup's limit."""
     queue_limit: int = Field(default=256, ge=1)
     """Images that may wait for one model in one worker; more are refused with 503."""
     max_batch_size: int | None = Field(default=None, ge=1)
-    """Images that one call of a network takes; by default the most that export measured."""
+    """Most images in one batch; by default the size that was fastest at the model's export."""
     max_image_bytes: int = Field(default=10_000_000, ge=1)
-    """Encoded bytes of one image."""
+    """Most bytes of one encoded image."""
     max_image_pixels: int = Field(default=50_000_000, ge=1)
-    """Pixels of one image, known before it is unpacked."""
+    """Most pixels of one image; checked before it is decoded."""
     max_denoise_pixels: int = Field(default=4_000_000, ge=1)
-    """Pixels of one image for a denoiser, which computes them all."""
+    """Most pixels of one image to denoise."""
     max_images_per_request: int = Field(default=64, ge=1)
-    """Parts named `image` in one form."""
+    """Most parts named `image` in one form."""
     max_request_bytes: int = Field(default=100_000_000, ge=1)
-    """Bytes of one request's body."""
+    """Most bytes of one request's body."""
     request_timeout_s: float = Field(default=30.0, gt=0, allow_inf_nan=False)
-    """Seconds from the first byte to the answer; after that 504."""
+    """Seconds from the first byte of a request until it is answered with 504."""
     drain_s: float = Field(default=0.0, ge=0, allow_inf_nan=False)
-    """Seconds after SIGTERM in which `/readyz` is 503 while requests are still taken."""
+    """Seconds after SIGTERM in which `/readyz` is 503 and requests are still answered."""
     api_tokens_file: Path | None = None
-    """File with the SHA-256 of each bearer token that is taken, one a line; none lets all in."""
+    """File with the SHA-256 of each accepted bearer token, one per line; by default no token."""
     metrics_dir: Path | None = None
-    """Folder in which workers share their metrics; by default a temporary one of the server."""
+    """Folder in which the workers share their metrics; by default a temporary one."""
     metrics: bool = True
-    """Whether `/metrics` is there."""
+    """Whether `/metrics` is served."""
     log_requests: bool = False
-    """One log line a request."""
+    """Whether each request is logged, in one line."""
     log_format: Literal["text", "json"] = "text"
-    """How log lines are written."""
+    """Format of the log lines on standard error."""
+
+    @field_validator("models", mode="before")
+    @classmethod
+    def _parse_models(cls, value: object) -> object:
+        return _parse_list(value, _MODEL, "name or name/version, separated by commas")
+
+    @field_validator("plugins", mode="before")
+    @classmethod
+    def _parse_plugins(cls, value: object) -> object:
+        return _parse_list(value, _MODULE, "names of Python modules, separated by commas")
 
     @field_validator("default_models", mode="before")
     @classmethod
-    def _split_pairs(cls, value: object) -> object:
+    def _parse_default_models(cls, value: object) -> object:
         if not isinstance(value, str):
             return value
-        pairs = [pair.partition("=") for pair in value.split(",") if pair.strip()]
-        if any(not (verb.strip() and name.strip()) for verb, _, name in pairs):
-            raise ValueError("expected verb=name,verb=name")
-        return {verb.strip(): name.strip() for verb, _, name in pairs}
+        found = [_DEFAULT_MODEL.fullmatch(pair) for pair in _split(value)]
+        models = {match["verb"]: match["name"] for match in found if match}
+        if len(models) < len(found):  # a malformed pair, or a verb twice
+            raise ValueError("expected verb=name,verb=name with each verb once")
+        return models
 
-    @field_validator("models", "plugins", mode="before")
-    @classmethod
-    def _split_names(cls, value: object) -> object:
-        if isinstance(value, str):
-            return tuple(name.strip() for name in value.split(",") if name.strip())
-        return value
+
+def _split(value: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in value.split(",") if part.strip())
+
+
+def _parse_list(value: object, pattern: re.Pattern[str], expected: str) -> object:
+    parts = _split(value) if isinstance(value, str) else value
+    if isinstance(parts, tuple) and not all(pattern.fullmatch(str(part)) for part in parts):
+        raise ValueError(f"expected {expected}")
+    return parts
 
 
 def read_settings(environment: Mapping[str, str] = os.environ) -> Settings:
@@ -105,7 +123,8 @@ def read_settings(environment: Mapping[str, str] = os.environ) -> Settings:
         return Settings.model_validate({fields[name]: value for name, value in ours.items()})
     except ValidationError as error:
         problems = (
-            f"{PREFIX}{str(detail['loc'][0]).upper()}: {detail['msg']}, got {detail['input']!r}"
+            f"{PREFIX}{str(detail['loc'][0]).upper()}: "
+            f"{detail['msg'].removeprefix('Value error, ')}, got {detail['input']!r}"
             for detail in error.errors(include_url=False)
             if detail["type"] != "default_factory_not_called"  # of one that depends on another
         )

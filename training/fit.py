@@ -103,6 +103,12 @@ def join(histories: Sequence[History]) -> History:
     return {name: [v for history in histories for v in history[name]] for name in histories[0]}
 
 
+def first_epochs(stages: Sequence[str], histories: Sequence[History]) -> dict[str, int]:
+    """Stage -> the number of its first epoch, from 1, where stages followed each other."""
+    lengths = [len(history["loss"]) for history in histories]
+    return {name: 1 + sum(lengths[:index]) for index, name in enumerate(stages)}
+
+
 def fit_classifier(
     network: keras.Model,
     augmentation: list[keras.layers.Layer],

@@ -1,5 +1,6 @@
-"""The pictures that people look at: curves, confusion matrix, before and after."""
+"""The figures of model cards: curves, confusion matrix, before and after."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import matplotlib
@@ -11,14 +12,23 @@ from training.fit import History, best_epoch
 matplotlib.use("Agg")
 
 from matplotlib import pyplot as plt
+from matplotlib.ticker import MaxNLocator
 
 DPI = 100
 
 
-def plot_curves(history: History, monitor: str, path: Path, last: int | None = None) -> None:
-    """Loss and metrics by epoch, training and validation; the kept epoch is marked.
+def plot_curves(
+    history: History,
+    monitor: str,
+    path: Path,
+    *,
+    last: int | None = None,
+    stages: Mapping[str, int] | None = None,
+) -> None:
+    """Loss and metrics by epoch, for training and validation.
 
-    It is the best of the `last` ones, or of all.
+    The kept epoch is marked: the best of the `last` epochs, or of all. So is the beginning of each
+    of `stages` (name -> its first epoch, from 1).
     """
     names = [name for name in history if f"val_{name}" in history]
     figure, axes = plt.subplots(1, len(names), figsize=(5 * len(names), 4), squeeze=False)
@@ -26,10 +36,16 @@ def plot_curves(history: History, monitor: str, path: Path, last: int | None = N
     kept = before + best_epoch({monitor: history[monitor][before:]}, monitor)
     for axis, name in zip(axes[0], names, strict=True):
         epochs = np.arange(1, len(history[name]) + 1)
-        axis.plot(epochs, history[name], label="training (augmented)")
-        axis.plot(epochs, history[f"val_{name}"], label="validation")
+        axis.plot(epochs, history[name], ".-", markersize=3, label="training (augmented)")
+        axis.plot(epochs, history[f"val_{name}"], ".-", markersize=3, label="validation")
         axis.axvline(kept, color="grey", linestyle=":", label=f"kept: epoch {kept}")
-        axis.set(xlabel="epoch", title=name)
+        for stage, first in (stages or {}).items():
+            axis.axvline(first - 0.5, color="black", linewidth=0.8)
+            above = axis.get_xaxis_transform()  # x in epochs, y in heights of the panel
+            axis.text(first - 0.5, 1.01, stage, transform=above, fontsize=8)
+        axis.set(xlabel="epoch", xlim=(0.5, len(epochs) + 0.5))
+        axis.set_title(name, pad=16 if stages else None)
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         axis.grid(alpha=0.3)
         axis.legend()
     _save(figure, path)

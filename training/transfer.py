@@ -19,7 +19,7 @@ from training.card import Card
 from training.errors import DataError
 from training.evaluation import classification_metrics, confusion
 from training.export import CALIBRATION_IMAGES, Trained, export
-from training.fit import History, epochs_done, fit, join, seed_everything
+from training.fit import History, epochs_done, first_epochs, fit, join, seed_everything
 from training.folders import find_photos
 from training.half import round_to_half
 from training.options import Options
@@ -93,9 +93,10 @@ def train_on_photos(recipe: TransferRecipe, options: Options) -> Path:
     print(f"{counts}, of {', '.join(photos.classes)}; on {base.name}")
     started_from = hashlib.sha256((photos.sha256 + base.sha256).encode()).hexdigest()
     checkpoints = options.checkpoints_of(started_from) / policy
-    history, network = train(
+    histories, network = train(
         photos, base, spec, policy=policy, checkpoints=checkpoints, options=options
     )
+    history = join(histories)
 
     truth = photos.labels[photos.test]
     probabilities = network.predict(Batches(photos, photos.test, spec))
@@ -107,7 +108,8 @@ def train_on_photos(recipe: TransferRecipe, options: Options) -> Path:
     calibration = some_of_each(photos, photos.training, min(CALIBRATION_IMAGES, most_compared))
 
     def draw_figures(target: Path) -> None:
-        plot_curves(history, "val_loss", target / "curves.png")
+        stages = first_epochs([stage.name for stage in STAGES], histories)
+        plot_curves(history, "val_loss", target / "curves.png", stages=stages)
         matrix = confusion(truth, probabilities)
         plot_confusion(matrix, photos.classes, target / "confusion.png")
 
@@ -154,8 +156,8 @@ def augmentation() -> list[layers.Layer]:
 # --- Train
 def train(
     photos: Photos, base: Base, spec: Input, *, policy: str, checkpoints: Path, options: Options
-) -> tuple[History, keras.Model]:
-    """The head on frozen convolutions, then both; returns the history and the plain network."""
+) -> tuple[list[History], keras.Model]:
+    """Train the head on frozen convolutions, then both; returns the histories and the network."""
     classes, (pixels, _, _) = len(photos.classes), spec.shape
     assert pixels is not None
     with computing_in(policy):
@@ -195,4 +197,4 @@ def train(
     for name in (*NAMES, "logits"):
         plain.get_layer(name).set_weights(network.get_layer(name).get_weights())
     round_to_half(plain)
-    return join(histories), plain
+    return histories, plain

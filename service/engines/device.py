@@ -11,7 +11,7 @@ from service.engines.gpus import count_gpus, let_memory_grow
 from service.engines.keras import KerasEngine
 from service.engines.litert import LiteRTEngine
 from service.errors import ArtifactError, SettingsError
-from service.machine import keras_is_installed, visible_gpus
+from service.machine import keras_is_installed, may_have_gpu, visible_gpus
 from service.telemetry.log import logger
 
 
@@ -28,6 +28,8 @@ def choose_device(wanted: Literal["auto", "cpu", "gpu"]) -> Device:
         if wanted == "auto" and visible_gpus():
             logger.warning("no GPU is used: Keras is not installed")
         return "cpu"
+    if wanted == "gpu" and not may_have_gpu():
+        raise SettingsError("VITRINE_DEVICE=gpu: expected a GPU, found no device file of one")
     let_memory_grow()
     # `auto` must not load a whole backend where plainly no GPU is.
     if wanted == "auto" and not visible_gpus():

@@ -1,4 +1,4 @@
-"""Which GPUs there are, told without a backend: a process that has loaded one must not fork."""
+"""GPUs and their memory, found without a backend: a process that has loaded one must not fork."""
 
 import contextlib
 import importlib.util
@@ -12,7 +12,7 @@ from service.machine import VISIBLE, visible_gpus
 
 
 def take_gpu(worker: int, environment: MutableMapping[str, str] = os.environ) -> None:
-    """Let this process see one GPU alone, by its number among the workers."""
+    """Let this process see only one GPU, by the worker's number."""
     gpus = visible_gpus(environment)
     if gpus:
         environment[VISIBLE] = gpus[worker % len(gpus)]
@@ -47,7 +47,7 @@ def count_gpus() -> int:
 
 @dataclass(frozen=True)
 class GpuMemory:
-    """One GPU of the machine, as its driver tells."""
+    """One GPU of the machine, as its driver describes it."""
 
     number: int
     name: str
@@ -56,16 +56,16 @@ class GpuMemory:
 
 
 def gpu_memory() -> list[GpuMemory]:
-    """The memory of every GPU that answers; none where NVIDIA's library is not installed."""
+    """The memory of every GPU that answers; empty where NVIDIA's library is not installed."""
     if importlib.util.find_spec("pynvml") is None:
         return []
     import pynvml
 
     found = []
-    with contextlib.suppress(pynvml.NVMLError):  # no driver, or one that has lost them all
+    with contextlib.suppress(pynvml.NVMLError):  # no driver, or it has lost every GPU
         pynvml.nvmlInit()
         for number in range(pynvml.nvmlDeviceGetCount()):
-            with contextlib.suppress(pynvml.NVMLError):  # or one
+            with contextlib.suppress(pynvml.NVMLError):  # or this GPU
                 handle = pynvml.nvmlDeviceGetHandleByIndex(number)
                 memory = pynvml.nvmlDeviceGetMemoryInfo(handle)
                 name = pynvml.nvmlDeviceGetName(handle)
@@ -76,10 +76,10 @@ def gpu_memory() -> list[GpuMemory]:
 
 
 def gpu_metrics() -> Iterator[Metric]:
-    """The memory of every GPU as metrics, by all that use it."""
+    """The memory of every GPU, used by any process, as metrics."""
     memory = GaugeMetricFamily(
         "vitrine_gpu_memory_bytes",
-        "Memory of each GPU, by all that use it",
+        "Memory of each GPU, used by any process",
         labels=("gpu", "name", "state"),
     )
     for gpu in gpu_memory():

@@ -49,21 +49,21 @@ class Model:
         self.engine = engine
         self._artifact = artifact
         self._settings = settings
-        name, version = self.manifest.name, self.manifest.version
+        version = (self.manifest.name, self.manifest.version)
         self._queue = BatchQueue[Any, Any](
-            name,
+            self.manifest.name,
             self._compute,
             max_batch_size=self._max_batch_size() if task.batches else 1,
             limit=settings.queue_limit,
-            depth=metrics.queue_depth[(name,)],
-            batch_sizes=metrics.batch_size[(name,)],
+            depth=metrics.queue_depth[version],
+            batch_sizes=metrics.batch_size[version],
         )
         self._sizes = powers_of_two(self._queue.max_batch_size)
-        self._stage_seconds = {stage: metrics.stage_seconds[name, stage] for stage in STAGES}
-        self._engine_failing = metrics.engine_failing[name, version]
+        self._stage_seconds = {stage: metrics.stage_seconds[*version, stage] for stage in STAGES}
+        self._engine_failing = metrics.engine_failing[version]
         self._failures = 0
-        self._progressive_jpegs = metrics.progressive_jpegs[(name,)]
-        self._predictions = {label: metrics.predictions[name, label] for label in task.labels}
+        self._progressive_jpegs = metrics.progressive_jpegs[version]
+        self._predictions = {label: metrics.predictions[*version, label] for label in task.labels}
 
     def _max_batch_size(self) -> int:
         measured = self.manifest.engines[self.engine.name].best_batch

@@ -1,4 +1,4 @@
-"""The queue before an engine: work-conserving, bounded, and fair to every item of a batch."""
+"""The queue before an engine: work-conserving, bounded; a bad item fails alone."""
 
 import asyncio
 import contextlib
@@ -17,13 +17,13 @@ from service.inference.plan import plan
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-# An item that waited less than this is not asked whether its client is still there.
-PATIENCE_S = 0.001
+# Whether the client is still connected is checked only for items that waited longer than this.
+GONE_CHECK_AFTER_S = 0.001
 MAX_RETRY_AFTER_S = 60
 
 
 class Waiting(Protocol):
-    """What the queue asks of the request that an item belongs to."""
+    """What the queue needs to know of the request that an item belongs to."""
 
     deadline: float
     """In seconds of time.perf_counter; an item that is not computed by then is dropped."""
@@ -34,10 +34,10 @@ class Waiting(Protocol):
 
 
 class Gauge(Protocol):
-    """Takes the number of items that wait."""
+    """Takes the number of waiting items."""
 
     def set(self, value: float, /) -> None:
-        """Replace the number."""
+        """Set the number."""
         ...
 
 
@@ -51,7 +51,7 @@ class Histogram(Protocol):
 
 @dataclass(slots=True)
 class Timed(Generic[Result]):
-    """A result, how long it waited and was computed, and with how many others."""
+    """A result, the seconds its item waited and was computed, and the size of its batch."""
 
     result: Result
     queue_s: float
@@ -68,11 +68,11 @@ class _Entry(Generic[Item, Result]):
 
 
 class BatchQueue(Generic[Item, Result]):
-    """Runs `compute` on what waits: at once if idle, else with all that came meanwhile.
+    """Runs `compute` on waiting items: at once if idle; arrivals meanwhile form the next batch.
 
-    No timer makes a lone item wait. `compute` takes a batch and returns a result for each item in
-    the same order; if it raises, its items are computed one by one, so that only the guilty fail.
-    It runs on the event loop where that is measured to be cheaper, else in a thread of its own.
+    No timer delays an item. `compute` takes a batch and returns a result for each item in the same
+    order. If it raises, the items are computed one by one, so that only the bad ones fail. It runs
+    on the event loop where that was measured to be cheaper, else in a thread of its own.
     """
 
     def __init__(
@@ -93,24 +93,24 @@ class BatchQueue(Generic[Item, Result]):
         self._batch_sizes = batch_sizes
         self._waiting: deque[_Entry[Item, Result]] = deque()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"engine-{name}")
-        self._held = 0
+        self._reserved = 0
         self._is_draining = False
         self._backlog_since = 0.0
         self._done_since = 0
         self.plan_by({})
 
     def plan_by(self, batch_s: Mapping[int, float]) -> None:
-        """Plan batches by the measured seconds of some sizes; without any, all go to the thread."""
+        """Plan batches by measured seconds per batch size; without any, all run in the thread."""
         sizes = range(1, self.max_batch_size + 1)
         self._plans = [(0, False), *(plan(waiting, batch_s) for waiting in sizes)]
 
     @property
     def is_full(self) -> bool:
-        """Whether not one more item fits."""
+        """Whether no item fits any more."""
         return self._taken >= self.limit
 
     def overload(self, count: int = 1) -> Unavailable:
-        """What to answer where `count` more items do not fit."""
+        """The error for `count` more items that do not fit."""
         return Unavailable(
             f"{self.name} is overloaded: expected at most {self.limit} waiting images, "
             f"got {self._taken + count}",
@@ -118,7 +118,7 @@ class BatchQueue(Generic[Item, Result]):
         )
 
     def check_room(self, count: int) -> None:
-        """Raise Unavailable where `count` more items would not fit, TooLarge if they never will."""
+        """Raise Unavailable if `count` more items do not fit now, TooLarge if they never will."""
         if count > self.limit:
             raise TooLarge(f"expected at most {self.limit} images at once, got {count}")
         if self._taken + count > self.limit:
@@ -126,23 +126,23 @@ class BatchQueue(Generic[Item, Result]):
 
     @contextlib.contextmanager
     def place(self) -> Iterator[None]:
-        """Hold a place for an item that is being prepared; raises Unavailable without one."""
+        """Reserve a place for an item that is being decoded; raises Unavailable if none is free."""
         self.check_room(1)
-        self._held += 1
+        self._reserved += 1
         try:
             yield
         finally:
-            self._held -= 1
+            self._reserved -= 1
 
     @property
     def _taken(self) -> int:
-        return self._held + len(self._waiting)
+        return self._reserved + len(self._waiting)
 
     async def submit(self, item: Item, request: Waiting) -> Timed[Result]:
         """Wait for the result of one item.
 
-        Raises Unavailable if the queue is full, and DeadlinePassed or ClientGone if the request
-        was over before its turn came.
+        Raises Unavailable if the queue is full, DeadlinePassed or ClientGone if nobody waits for
+        the result any more when its turn comes.
         """
         self.check_room(1)
         loop = asyncio.get_running_loop()
@@ -154,7 +154,7 @@ class BatchQueue(Generic[Item, Result]):
             self._is_draining = True
             self._backlog_since = now
             self._done_since = 0
-            # With the next turn of the loop: what came in this one forms one batch.
+            # In the next iteration of the loop: arrivals of this one form one batch.
             loop.call_soon(self._drain, loop)
         try:
             return await entry.answer
@@ -165,7 +165,7 @@ class BatchQueue(Generic[Item, Result]):
             raise
 
     def _drain(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Compute one batch; go on until nothing waits."""
+        """Compute one batch after the other until no item waits."""
         size, inline = self._plans[min(len(self._waiting), self.max_batch_size)]
         batch = self._take(size)
         if not batch:
@@ -201,7 +201,7 @@ class BatchQueue(Generic[Item, Result]):
         self._done_since += len(batch)
         self._batch_sizes.observe(len(batch))
         for entry, outcome in zip(batch, outcomes, strict=True):
-            if entry.answer.done():  # its caller has gone meanwhile
+            if entry.answer.done():  # cancelled meanwhile
                 continue
             if isinstance(outcome, Exception):
                 entry.answer.set_exception(outcome)
@@ -214,11 +214,11 @@ class BatchQueue(Generic[Item, Result]):
         now = time.perf_counter()
         while self._waiting and len(batch) < size:
             entry = self._waiting.popleft()
-            if entry.answer.done():  # cancelled in this very turn of the loop
+            if entry.answer.done():  # cancelled in this iteration of the loop
                 continue
             if entry.request.deadline <= now:
                 entry.answer.set_exception(DeadlinePassed("the deadline passed in the queue"))
-            elif now - entry.queued_at > PATIENCE_S and entry.request.is_gone():
+            elif now - entry.queued_at > GONE_CHECK_AFTER_S and entry.request.is_gone():
                 entry.answer.set_exception(ClientGone("the client has closed its connection"))
             else:
                 batch.append(entry)
@@ -237,7 +237,7 @@ class BatchQueue(Generic[Item, Result]):
             return [outcome for item in items for outcome in self._outcomes([item])]
 
     def _retry_after_s(self) -> int:
-        """When half of what waits will be done, at the rate since the queue last stood empty."""
+        """Seconds until half of the waiting items are done, at the rate since it was empty."""
         if not self._done_since:
             return 1
         s_per_item = (time.perf_counter() - self._backlog_since) / self._done_since
@@ -245,6 +245,6 @@ class BatchQueue(Generic[Item, Result]):
         return max(1, min(MAX_RETRY_AFTER_S, math.ceil(wait_s)))
 
     def close(self) -> None:
-        """Let the thread end once what it computes is done; nobody waits for the rest any more."""
+        """End the thread after its current batch; drop the waiting items."""
         self._waiting.clear()
         self._thread.shutdown(wait=False)

@@ -98,6 +98,7 @@ def routes() -> tuple[Route, ...]:
             partial(answer_form, task),
             partial(openapi.form_operation, task),
             is_inference=True,
+            task=task.name,
         )
         for task in TASKS.values()
         if task.verb is not None

@@ -7,6 +7,7 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from service.protocols.route import Context, Json
+from service.tasks import TASKS
 from service.tasks.task import JSON, Task
 
 VERSION = "3.0.2"
@@ -40,7 +41,7 @@ def document(context: Context) -> Json:
             operation["operationId"] = _operation_id(route.method, route.path)
             paths.setdefault(route.path, {})[route.method.lower()] = operation
     schemas = {"Error": _ERROR}
-    for task in _served_tasks(context):
+    for task in TASKS.values():
         schemas |= _answer_schema(task).get("$defs", {})
     bearer = {
         "type": "http",

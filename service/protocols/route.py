@@ -52,6 +52,8 @@ class Route:
     """The OpenAPI operation; None leaves the route out of the document."""
     is_inference: bool = False
     """Whether a model answers: such a request has a deadline, and is refused under overload."""
+    task: str = ""
+    """The one task whose models answer it; empty for any."""
     is_probe: bool = False
     """Whether it is asked again and again: neither logged nor traced, and needs no token."""
 

@@ -1,10 +1,9 @@
 """What one process serves with: settings, models, routes and metrics; nothing of a socket."""
 
 import asyncio
-import contextlib
 import gc
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
@@ -14,17 +13,15 @@ from PIL import Image
 from service.artifacts.files import find_artifacts
 from service.artifacts.manifest import Manifest
 from service.engines.gpus import take_gpu
-from service.errors import StartError
 from service.inference.registry import load_registry
 from service.protocols import catalog, health, native, pages
-from service.protocols.route import Context
+from service.protocols.route import Context, Route
 from service.protocols.tokens import read_tokens
 from service.server.dispatch import Dispatcher
 from service.server.drain import Drain
 from service.settings import Settings
 from service.tasks import TASKS, load_plugins
 from service.telemetry import tracing
-from service.telemetry.log import configure_logging
 from service.telemetry.metrics import Metrics, ServedModel
 from service.telemetry.usage import WorkerState, limit_metrics, usage_metrics
 
@@ -50,21 +47,19 @@ class App:
         bentoml_schema: Callable[[], dict[str, Any]] = dict,
     ) -> None:
         """Load and prove every model; raises StartError. A `worker` by number takes its GPU."""
-        configure_logging(settings.log_format)
         load_plugins(settings.plugins)
         # Pillow's own limit is lower than what a setting may allow; decode checks first.
         Image.MAX_IMAGE_PIXELS = None
-        folder = settings.metrics_dir
-        state = None if worker is None or folder is None else WorkerState(folder, worker)
+        folder = None if worker is None else settings.metrics_dir
+        state = None if folder is None else WorkerState(folder)
         if settings.device != "cpu" and worker is not None:
             take_gpu(worker)
         artifacts = find_artifacts(settings.models_dir, settings.models, TASKS)
-        served = [served_model(artifact.manifest) for artifact in artifacts]
-        routes = (*native.routes(), *catalog.ROUTES, *health.ROUTES, *pages.ROUTES)
-        protocols = tuple(dict.fromkeys([route.protocol for route in routes] + [IN_PROCESS]))
+        routes = all_routes()
+        served = [served_model(artifact.manifest, routes) for artifact in artifacts]
         self.settings = settings
         self.drain = drain or Drain()
-        self.metrics = Metrics(served, protocols, folder, worker or 0, is_on=settings.metrics)
+        self.metrics = Metrics(served, all_protocols(routes), folder, is_on=settings.metrics)
         self.registry = load_registry(artifacts, TASKS, settings, self.metrics)
         self._scraper = ThreadPoolExecutor(1, thread_name_prefix="metrics")
         context = Context(
@@ -79,7 +74,7 @@ class App:
         self.dispatcher = Dispatcher(context, read_tokens(settings.api_tokens_file))
         if tracing.is_configured():
             self.dispatcher.on_answer = tracing.annotate_span
-        self.metrics.watch(partial(limit_metrics, settings, self.registry.names()))
+        self.metrics.watch(partial(limit_metrics, settings, served))
         if state is not None:
             self.metrics.watch(partial(usage_metrics, os.getppid()))
             self.metrics.watch(state.metrics)
@@ -91,15 +86,28 @@ class App:
         self._scraper.shutdown(wait=False)
 
 
-def served_model(manifest: Manifest) -> ServedModel:
-    """What the metrics need to know of a model."""
-    task = TASKS[manifest.task.type](manifest)
+def all_routes() -> tuple[Route, ...]:
+    """The routes of every protocol, for the tasks that are known by now."""
+    return (*native.routes(), *catalog.ROUTES, *health.ROUTES, *pages.ROUTES)
+
+
+def all_protocols(routes: Sequence[Route]) -> tuple[str, ...]:
+    """The values of the metrics' label `protocol`."""
+    return tuple(dict.fromkeys([*(route.protocol for route in routes), IN_PROCESS, "other"]))
+
+
+def served_model(manifest: Manifest, routes: Sequence[Route]) -> ServedModel:
+    """What the metrics tell of a model; its routes for every task come first."""
+    task = TASKS[manifest.task.type]
+    own = [route for route in routes if route.is_inference and route.task in ("", task.name)]
+    by_any = sorted(own, key=lambda route: route.task != "")
     return ServedModel(
         manifest.name,
         manifest.version,
-        manifest.task.type,
-        task.labels,
+        task.name,
+        task(manifest).labels,
         manifest.latency_objective_s,
+        tuple(dict.fromkeys(route.protocol for route in by_any)),
     )
 
 
@@ -114,12 +122,3 @@ def bound_threads() -> None:
     """Let no more than DECODE_THREADS work for the running event loop; engines have their own."""
     executor = ThreadPoolExecutor(DECODE_THREADS, thread_name_prefix="decode")
     asyncio.get_running_loop().set_default_executor(executor)
-
-
-@contextlib.contextmanager
-def stop_on_error() -> Iterator[None]:
-    """End the process with a StartError's message; a worker that raised would be started again."""
-    try:
-        yield
-    except StartError as error:
-        raise SystemExit(f"error: {error}") from error

@@ -94,6 +94,6 @@ class Dispatcher:
         seconds = time.perf_counter() - call.started
         model = call.model or UNKNOWN_MODEL
         metrics.requests[model, call.version, call.protocol, str(status)].inc()
-        metrics.request_seconds[model, call.protocol].observe(seconds)
+        metrics.request_seconds[model, call.version, call.protocol].observe(seconds)
         if self._context.settings.log_requests and path not in self._probes:
             log_call(call, status, seconds, method=method, path=path)

@@ -1,4 +1,4 @@
-"""Whether a server is about to end: `/readyz` says so first, while requests are still taken."""
+"""Draining before a stop: `/readyz` answers 503 while requests are still answered."""
 
 import asyncio
 import mmap
@@ -7,36 +7,37 @@ from types import FrameType
 
 
 class Drain:
-    """A flag that a server and the workers that it forks share."""
+    """A flag that a server shares with the workers that it forks."""
 
     def __init__(self) -> None:
         self._flag = mmap.mmap(-1, 1)
 
     @property
     def is_on(self) -> bool:
-        """Whether the server is about to end."""
+        """Whether the server drains or stops."""
         return self._flag[0] != 0
 
     def begin(self) -> None:
-        """Turn `/readyz` off, and have every answer close its connection."""
+        """Let `/readyz` answer 503, and every answer close its connection."""
         self._flag[0] = 1
 
 
 def drain_on_sigterm(drain: Drain, drain_s: float) -> None:
-    """Let SIGTERM begin to drain, and do what it would have done only `drain_s` later.
+    """Make SIGTERM begin to drain; what handled it before is called `drain_s` later.
 
-    For a server that forks no workers of ours; to be called on the running event loop.
+    For a worker of `bentoml serve`; call it on the running event loop. A second SIGTERM stops at
+    once.
     """
     loop = asyncio.get_running_loop()
-    end = signal.getsignal(signal.SIGTERM)
+    stop = signal.getsignal(signal.SIGTERM)
 
     def on_sigterm(number: int, frame: FrameType | None) -> None:
-        assert callable(end)
-        if drain.is_on:  # asked again
-            end(number, frame)
+        assert callable(stop)
+        if drain.is_on:
+            stop(number, frame)
             return
         drain.begin()
-        loop.call_soon_threadsafe(loop.call_later, drain_s, end, number, None)
+        loop.call_soon_threadsafe(loop.call_later, drain_s, stop, number, None)
 
-    if callable(end):
+    if callable(stop):
         signal.signal(signal.SIGTERM, on_sigterm)

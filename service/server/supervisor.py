@@ -1,190 +1,182 @@
 """The parent of the workers: accepts connections and hands each to the worker with the fewest.
 
-Processes that accept from one listening socket themselves share the connections out as they happen
-to wake up: of 16 connections one of two workers may get 14, and half of the machine stands idle.
+Workers that accept from one listening socket themselves get connections unevenly: of 16 connections
+one of two workers may get 14, and half of the machine is idle.
 """
 
 import contextlib
 import gc
-import multiprocessing
-import os
 import selectors
 import signal
 import socket
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
-from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from service.errors import SettingsError, StartError
+from service.errors import StartError
 from service.server.app import App
 from service.server.drain import Drain
-from service.server.worker import READY, run_worker, shared_counts
+from service.server.listener import bind, listen
+from service.server.process import WorkerProcess, shared_counts
+from service.server.worker import READY, run_worker
 from service.settings import Settings
 from service.telemetry.log import configure_logging, logger
+from service.telemetry.stderr import StderrPipe
 
-BACKLOG = 2048
-MAX_MESSAGE_BYTES = 65536
 Schema: TypeAlias = Callable[[], dict[str, Any]]
 """Describes the service for BentoML's client."""
 
 RESTART_PAUSE_S = 1.0
 ACCEPT_PAUSE_S = 0.05
-_FORK = multiprocessing.get_context("fork")
-
-
-@dataclass(eq=False)
-class _Worker:
-    """A worker as its parent sees it."""
-
-    number: int
-    process: BaseProcess
-    channel: socket.socket
-    is_ready: bool = False
-    handed: int = 0
-    """Connections that it got."""
-    closed_before: int = 0
-    """Connections that earlier workers of this number had closed when it began."""
 
 
 def serve(settings: Settings, host: str, port: int, bentoml_schema: Schema) -> None:
     """Serve until SIGTERM or SIGINT; raises StartError where it cannot start."""
     configure_logging(settings.log_format)
-    listener = _bind(host, port)
-    parent = settings.metrics_dir
-    with tempfile.TemporaryDirectory(prefix="vitrine-metrics-", dir=parent) as folder:
-        shared = settings.model_copy(update={"metrics_dir": Path(folder)})
-        Supervisor(shared, listener, bentoml_schema).run()
-
-
-def _bind(host: str, port: int) -> socket.socket:
-    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    listener.setblocking(False)
+    listener = bind(host, port)
     try:
-        listener.bind((host, port))
-    except OSError as error:
-        raise _no_listening((host, port), error) from error
-    return listener
-
-
-def _no_listening(address: tuple[object, ...], error: OSError) -> SettingsError:
-    host, port, *_ = address
-    return SettingsError(f"expected to listen on {host}:{port}: {error.strerror}")
+        folder = tempfile.TemporaryDirectory(prefix="vitrine-metrics-", dir=settings.metrics_dir)
+        shared = settings.model_copy(update={"metrics_dir": Path(folder.name)})
+        supervisor = Supervisor(shared, listener, bentoml_schema)
+    except OSError as error:  # no memory to share, or no usable temporary folder
+        raise StartError(f"cannot start: {error}") from error
+    with folder:
+        supervisor.run()
 
 
 class Supervisor:
-    """Forks workers, shares out connections, replaces a worker that dies."""
+    """Forks workers, shares out connections, replaces a worker that ends."""
 
     def __init__(self, settings: Settings, listener: socket.socket, bentoml_schema: Schema) -> None:
+        """Prepare; raises OSError without memory for what the processes share."""
         self._settings = settings
         self._bentoml_schema = bentoml_schema
         self._listener = listener
         self._closed = shared_counts(settings.workers)
+        self._drain = Drain()
         self._selector = selectors.DefaultSelector()
-        self._workers: list[_Worker] = []
-        self._to_start = dict.fromkeys(range(settings.workers), 0.0)
-        """Numbers of the workers that are missing, and from when on they may be started."""
-        self._signals, self._signals_end = socket.socketpair()
+        self._signal_reader, self._signal_writer = socket.socketpair()
+        self._workers: list[WorkerProcess] = []
+        self._start_at = dict.fromkeys(range(settings.workers), 0.0)
+        """For each worker number without a process, when to start one."""
+        self._stop_at: float | None = None
+        """When to stop, once it is draining."""
         self._is_serving = False
         self._is_accepting = False
         self._is_stopping = False
-        self._drain = Drain()
-        self._stop_at: float | None = None
-        """When to end, once it is draining."""
 
     def run(self) -> None:
         """Serve until a signal; raises StartError if a worker cannot start at all."""
-        self._signals_end.setblocking(False)
-        signal.set_wakeup_fd(self._signals_end.fileno())
+        self._signal_writer.setblocking(False)
+        signal.set_wakeup_fd(self._signal_writer.fileno())
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            signal.signal(number, _wake_up)
-        self._watch(self._signals, self._heed)
+            signal.signal(number, _ignore)
+        self._watch(self._signal_reader, self._on_signal)
         gc.collect()
-        gc.freeze()  # so that no worker's collector writes on the pages that all share
+        gc.freeze()  # so that a collection in a worker does not copy the pages that all share
         try:
             while self._workers or not self._is_stopping:
                 self._start_missing()
                 self._stop_when_drained()
-                for key, _ in self._selector.select(self._pause_s()):
+                for key, _ in self._selector.select(self._timeout_s()):
                     key.data()
         finally:
             for worker in self._workers:
-                worker.process.kill()
+                worker.kill()
 
-    def _watch(self, source: socket.socket | int, act: Callable[[], None]) -> None:
+    def _watch(self, source: socket.socket | StderrPipe, act: Callable[[], None]) -> None:
         self._selector.register(source, selectors.EVENT_READ, act)
 
-    def _pause_s(self) -> float | None:
+    def _timeout_s(self) -> float | None:
+        """Seconds until the next thing to do; None if only an event brings one."""
         if self._is_stopping:
             return None
-        due = [*self._to_start.values()]
+        due = [*self._start_at.values()]
         if self._stop_at is not None:
             due.append(self._stop_at)
         return max(0.0, min(due) - time.monotonic()) if due else None
 
     def _start_missing(self) -> None:
         now = time.monotonic()
-        due = [number for number, start_at in self._to_start.items() if start_at <= now]
+        due = [number for number, start_at in self._start_at.items() if start_at <= now]
         for number in due if not self._is_stopping else ():
-            del self._to_start[number]
-            channel, its_end = socket.socketpair()
-            process = _FORK.Process(target=self._run_child, args=(number, channel, its_end))
-            process.start()
-            its_end.close()
-            channel.setblocking(False)  # a worker that hangs must not hold up the others
-            worker = _Worker(number, process, channel, closed_before=self._closed[number])
+            try:
+                worker = WorkerProcess(number, self._closed, self._run_child)
+            except OSError as error:  # no more processes, file descriptors or memory
+                self._on_failed_start(number, error)
+                continue
+            del self._start_at[number]
             self._workers.append(worker)
-            self._watch(channel, partial(self._hear, worker))
+            self._watch(worker.channel, partial(self._on_worker_message, worker))
+            self._watch(worker.stderr, partial(self._on_worker_stderr, worker))
 
-    def _run_child(self, number: int, parents_end: socket.socket, channel: socket.socket) -> None:
-        """In the new process: keep nothing of the parent's open but its own channel.
+    def _on_failed_start(self, number: int, error: OSError) -> None:
+        message = f"cannot start worker {number}: {error.strerror}"
+        if not self._is_serving:
+            raise StartError(message) from error
+        logger.error(message)
+        self._start_at[number] = time.monotonic() + RESTART_PAUSE_S
+
+    def _run_child(self, number: int, channel: socket.socket) -> None:
+        """In the new process: close everything of the supervisor's, then serve.
 
         The signal handlers stay, which do nothing: uvicorn raises a signal again once it has ended,
-        and there is still something to do then.
+        and the worker still has something to do then.
         """
         signal.set_wakeup_fd(-1)
-        os.setpgrp()  # Ctrl-C is for the parent alone, which then asks its workers to end
         self._selector.close()
-        for theirs in (self._listener, self._signals, self._signals_end, parents_end):
-            theirs.close()
+        for opened in (self._listener, self._signal_reader, self._signal_writer):
+            opened.close()
         for worker in self._workers:
-            worker.channel.close()
+            worker.close()
         load = partial(App, self._settings, number, self._drain, self._bentoml_schema)
         run_worker(load, number, channel, self._closed)
 
-    def _hear(self, worker: _Worker) -> None:
+    def _on_worker_message(self, worker: WorkerProcess) -> None:
         """A worker is ready, cannot start, or has ended."""
-        with contextlib.suppress(ConnectionError):
-            message = worker.channel.recv(MAX_MESSAGE_BYTES)
-            if message == READY:
-                worker.is_ready = True
-                self._open_when_ready()
-                return
-            if message and not self._is_serving:
-                raise StartError(message.decode())
-            if message:
-                logger.error("worker %d cannot start: %s", worker.number, message.decode())
-                return
-        self._bury(worker)
+        message = worker.receive()
+        if message == READY:
+            worker.is_ready = True
+            self._listen_when_ready()
+        elif not message:
+            self._on_worker_exit(worker)
+        elif not self._is_serving:
+            raise StartError(message.decode())
+        else:
+            logger.error("worker %d cannot start: %s", worker.number, message.decode())
 
-    def _open_when_ready(self) -> None:
+    def _on_worker_stderr(self, worker: WorkerProcess) -> None:
+        if worker in self._workers and not worker.log_stderr():
+            self._selector.unregister(worker.stderr)
+
+    def _on_worker_exit(self, worker: WorkerProcess) -> None:
+        self._selector.unregister(worker.channel)
+        with contextlib.suppress(KeyError):  # its standard error has ended before
+            self._selector.unregister(worker.stderr)
+        exit_code = worker.join()
+        self._workers.remove(worker)
+        self._update_accepting()
+        if self._is_stopping:
+            return
+        if not self._is_serving:
+            raise StartError(f"worker {worker.number} ended with exit code {exit_code}")
+        fields = {"worker": worker.number}
+        logger.error("worker ended with exit code %s", exit_code, extra={"fields": fields})
+        self._start_at[worker.number] = time.monotonic() + RESTART_PAUSE_S
+
+    def _listen_when_ready(self) -> None:
         """Listen as soon as every worker is ready: before that, connections are refused."""
-        if not self._is_serving and not self._to_start and all(w.is_ready for w in self._workers):
+        if not self._is_serving and not self._start_at and all(w.is_ready for w in self._workers):
+            url = listen(self._listener)
             self._is_serving = True
-            try:
-                self._listener.listen(BACKLOG)
-            except OSError as error:  # another has begun to listen there meanwhile
-                raise _no_listening(self._listener.getsockname(), error) from error
-            logger.info("ready", extra={"fields": {"workers": len(self._workers)}})
-        self._accept_or_not()
+            logger.info("Listening on %s", url, extra={"fields": {"workers": len(self._workers)}})
+        self._update_accepting()
 
-    def _accept_or_not(self) -> None:
-        """Accept while there is a worker to hand to; else connections wait in the backlog."""
+    def _update_accepting(self) -> None:
+        """Accept while a worker is ready; without one, connections wait in the backlog."""
         wanted = (
             self._is_serving
             and not self._is_stopping
@@ -204,40 +196,19 @@ class Supervisor:
                     self._hand_over(connection)
         except (BlockingIOError, ConnectionError):
             pass
-        except OSError as error:  # out of file descriptors or memory: some may come free
-            logger.error("no connection can be accepted: %s", error.strerror)
+        except OSError as error:  # out of file descriptors or memory, perhaps not for long
+            logger.error("cannot accept a connection: %s", error.strerror)
             time.sleep(ACCEPT_PAUSE_S)
 
     def _hand_over(self, connection: socket.socket) -> None:
         ready = [worker for worker in self._workers if worker.is_ready]
-        for worker in sorted(ready, key=self._open_connections):
-            try:
-                socket.send_fds(worker.channel, [b"c"], [connection.fileno()])
-            except OSError:  # it is about to end
-                continue
-            worker.handed += 1
-            return
-        logger.error("a connection was refused: no worker is ready")
+        by_load = sorted(ready, key=lambda worker: worker.open_connections)
+        if not any(worker.hand_over(connection) for worker in by_load):
+            logger.error("no worker is ready: connection refused")
 
-    def _open_connections(self, worker: _Worker) -> int:
-        return worker.handed - (self._closed[worker.number] - worker.closed_before)
-
-    def _bury(self, worker: _Worker) -> None:
-        self._selector.unregister(worker.channel)
-        worker.channel.close()
-        worker.process.join()
-        self._workers.remove(worker)
-        self._accept_or_not()
-        if self._is_stopping:
-            return
-        if not self._is_serving:
-            raise StartError(f"worker {worker.number} ended with {worker.process.exitcode}")
-        logger.error("worker %d ended with %s", worker.number, worker.process.exitcode)
-        self._to_start[worker.number] = time.monotonic() + RESTART_PAUSE_S
-
-    def _heed(self) -> None:
-        """A signal: drain first where that is asked for, and end; at once if asked again."""
-        (number,) = self._signals.recv(1)
+    def _on_signal(self) -> None:
+        """Drain first if that is configured, then stop; stop at once on a second signal."""
+        (number,) = self._signal_reader.recv(1)
         drain_s = self._settings.drain_s
         if number == signal.SIGTERM and drain_s and self._is_serving and not self._drain.is_on:
             logger.info("draining", extra={"fields": {"drain_s": drain_s}})
@@ -252,20 +223,21 @@ class Supervisor:
             self._stop()
 
     def _stop(self) -> None:
-        """Accept nothing more and ask the workers to end; at once if they have been asked."""
+        """Accept nothing more and stop the workers; kill them if they are stopping already."""
         was_stopping, self._is_stopping = self._is_stopping, True
         if not was_stopping:
+            logger.info("shutting down")
             if self._is_accepting:
-                self._accept()  # what has come meanwhile
-            self._accept_or_not()
+                self._accept()  # what has arrived meanwhile
+            self._update_accepting()
             self._listener.close()
             self._drain.begin()
         for worker in self._workers:
-            if was_stopping or not worker.is_ready:
-                worker.process.kill()
+            if was_stopping:
+                worker.kill()
             else:
-                worker.process.terminate()
+                worker.stop()
 
 
-def _wake_up(_number: int, _frame: object) -> None:
-    """What is to be done is done where the wake-up is read."""
+def _ignore(_number: int, _frame: object) -> None:
+    """Do nothing: `_on_signal` reads the signal's number from the wake-up socket."""

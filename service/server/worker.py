@@ -3,11 +3,9 @@
 import asyncio
 import contextlib
 import math
-import mmap
 import socket
 from collections.abc import Callable
 from functools import partial
-from typing import TypeAlias
 
 import uvicorn
 from uvicorn.server import ServerState
@@ -16,58 +14,51 @@ from service.errors import StartError
 from service.server.app import App, bound_threads, settle
 from service.server.connection import Connection
 from service.server.front import Front, traced
+from service.server.process import ClosedCounts
 from service.telemetry import tracing
 
 READY = b"ready"
-LINGER_S = 0.05  # uvicorn closes a connection whose first request has come but is not read yet
+LINGER_S = 0.05  # uvicorn closes a connection whose first request has arrived but is not read yet
 STOP_MARGIN_S = 5  # beyond the longest request, for a client that does not read its answer
 
-Closed: TypeAlias = "memoryview[int]"
-"""Shared by all processes: the connections that each worker has closed so far."""
 
-
-def shared_counts(workers: int) -> Closed:
-    """Counts that forked processes share."""
-    return memoryview(mmap.mmap(-1, workers * 8)).cast("Q")
-
-
-class AdoptingServer(uvicorn.Server):
-    """Listens on nothing itself; takes connections from a channel until that is closed."""
+class ChannelServer(uvicorn.Server):
+    """A uvicorn server that gets its connections over a channel, until that is closed."""
 
     def __init__(
         self,
         config: uvicorn.Config,
         make_connection: Callable[[uvicorn.Config, ServerState], Connection],
         channel: socket.socket,
-        on_lost: Callable[[], None],
+        on_failed: Callable[[], None],
     ) -> None:
         super().__init__(config)
-        self._on_lost = on_lost
+        self._on_failed = on_failed
         self._make_connection = make_connection
         self._channel = channel
-        self._adopting: set[asyncio.Task[None]] = set()
+        self._opening: set[asyncio.Task[None]] = set()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Say that the app has started, and adopt."""
+        """Tell the supervisor that the worker is ready, and open connections from now on."""
         assert not sockets
         await super().startup(sockets=[])
         settle()
         bound_threads()
         self._channel.setblocking(False)
-        asyncio.get_running_loop().add_reader(self._channel, self._adopt)
+        asyncio.get_running_loop().add_reader(self._channel, self._receive_connections)
         self._channel.send(READY)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Adopt what is still on its way, answer it, then end."""
-        self._channel.shutdown(socket.SHUT_RD)  # from now on the supervisor takes another worker
-        self._adopt()
+        """Open the connections that are still in the channel, answer them, then end."""
+        self._channel.shutdown(socket.SHUT_RD)  # the supervisor chooses another worker from now on
+        self._receive_connections()
         asyncio.get_running_loop().remove_reader(self._channel)
-        await asyncio.gather(*self._adopting, return_exceptions=True)
+        await asyncio.gather(*self._opening, return_exceptions=True)
         await asyncio.sleep(LINGER_S)
         await super().shutdown(sockets)
 
-    def _adopt(self) -> None:
-        """Take every connection that lies in the channel; they come one a message."""
+    def _receive_connections(self) -> None:
+        """Open every connection that is in the channel; each is one message."""
         loop = asyncio.get_running_loop()
         with contextlib.suppress(BlockingIOError):
             while True:
@@ -76,38 +67,39 @@ class AdoptingServer(uvicorn.Server):
                     loop.remove_reader(self._channel)
                     self.should_exit = True
                     return
-                if not handles:  # this process has no file descriptor left for it
-                    self._on_lost()
+                if not handles:  # this process has no file descriptor left
+                    self._on_failed()
                     continue
                 connection = socket.socket(fileno=handles[0])
                 connection.setblocking(False)
-                task = loop.create_task(self._take_over(connection))
-                self._adopting.add(task)
-                task.add_done_callback(self._adopting.discard)
+                task = loop.create_task(self._open(connection))
+                self._opening.add(task)
+                task.add_done_callback(self._opening.discard)
 
-    async def _take_over(self, connection: socket.socket) -> None:
+    async def _open(self, connection: socket.socket) -> None:
         try:
             await asyncio.get_running_loop().connect_accepted_socket(
                 lambda: self._make_connection(self.config, self.server_state), connection
             )
         except OSError:
             connection.close()
-            self._on_lost()
+            self._on_failed()
 
 
 def run_worker(
-    load: Callable[[], App], number: int, channel: socket.socket, closed: Closed
+    load: Callable[[], App], number: int, channel: socket.socket, closed: ClosedCounts
 ) -> None:
-    """Load the models, then serve until SIGTERM; what stops the start goes through the channel."""
+    """Load the models, then serve until SIGTERM; send a start error through the channel."""
 
-    def note_closed() -> None:
+    def count_closed() -> None:
         closed[number] += 1
 
     try:
         app = load()
         asgi = traced(Front(lambda: app))
-    except StartError as error:
-        channel.sendall(str(error).encode())
+    except (StartError, OSError) as error:
+        message = f"cannot start: {error}" if isinstance(error, OSError) else str(error)
+        channel.sendall(message.encode())
         raise SystemExit(1) from error
     config = uvicorn.Config(
         asgi,
@@ -120,9 +112,9 @@ def run_worker(
         server_header=False,
         timeout_graceful_shutdown=math.ceil(app.settings.request_timeout_s) + STOP_MARGIN_S,
     )
-    make_connection = partial(Connection, dispatcher=app.dispatcher, on_close=note_closed)
+    make_connection = partial(Connection, dispatcher=app.dispatcher, on_close=count_closed)
     try:
-        AdoptingServer(config, make_connection, channel, note_closed).run()
+        ChannelServer(config, make_connection, channel, count_closed).run()
     finally:
         app.close()
         tracing.close()

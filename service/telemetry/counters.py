@@ -1,21 +1,13 @@
-"""Counters in memory that the workers of a server share: one file a worker, mapped.
+"""Counters, gauges and histograms on doubles that lie in memory which processes share.
 
 prometheus_client's own cost 1 to 4 µs an update, a quarter of a small request's time; here an
-update is an addition or two. Only its worker writes a file; a worker that is started again goes on
-in the file of the one that ended.
+update is an addition or two.
 """
 
-import mmap
 from bisect import bisect_left
 from collections.abc import Sequence
-from pathlib import Path
-from typing import TypeAlias
 
-import numpy as np
-import numpy.typing as npt
-
-Values: TypeAlias = "memoryview[float]"
-_DOUBLE_BYTES = 8
+from service.telemetry.series import Values
 
 
 class Counter:
@@ -78,30 +70,3 @@ class SilentHistogram(Histogram):
 
     def observe(self, value: float) -> None:
         """Do nothing."""
-
-
-def open_values(folder: Path | None, worker: int, count: int, kind: str = "requests") -> Values:
-    """A worker's numbers of a kind; a folder of None keeps them to this process."""
-    size = count * _DOUBLE_BYTES
-    if folder is None:
-        return memoryview(bytearray(size)).cast("d")
-    with (folder / _file_name(kind, str(worker))).open("a+b") as file:
-        # Noughts are written: where the disk is full, a page that only a longer size promises would
-        # kill the process when it is first touched.
-        file.write(bytes(max(0, size - file.tell())))
-        file.truncate(size)
-        return memoryview(mmap.mmap(file.fileno(), size)).cast("d")
-
-
-def total_values(folder: Path, count: int, kind: str = "requests") -> npt.NDArray[np.float64]:
-    """The sum of the numbers of a kind over all workers."""
-    totals = np.zeros(count)
-    for file in folder.glob(_file_name(kind, "*")):
-        values = np.fromfile(file, dtype=np.float64)
-        if values.size == count:  # else its worker is only just beginning
-            totals += values
-    return totals
-
-
-def _file_name(kind: str, worker: str) -> str:
-    return f"{kind}-{worker}.doubles"

@@ -1,16 +1,25 @@
-"""Log lines: one a request, as text or JSON, never the image."""
+"""Log lines on standard error, as text or JSON: ours, the libraries' and Python's warnings."""
 
+import contextlib
 import json
 import logging
 import sys
+import threading
 import time
+import warnings
+from collections.abc import Iterator
+from types import TracebackType
+from typing import TextIO
 
 from service.call import Call
-from service.errors import VitrineError
+from service.errors import StartError, VitrineError
 
 MAX_PATH_LENGTH = 200
 
 logger = logging.getLogger("vitrine")
+
+# BentoML gives these loggers handlers of its own.
+_BENTOML_LOGGERS = ("bentoml", "circus", "uvicorn.error")
 
 
 class JsonFormatter(logging.Formatter):
@@ -24,34 +33,98 @@ class JsonFormatter(logging.Formatter):
             "level": record.levelname.lower(),
             "message": record.getMessage(),
         }
-        fields |= getattr(record, "fields", {})
+        fields |= _fields(record)
         if record.exc_info:
             fields["exception"] = self.formatException(record.exc_info)
         return json.dumps(fields)
 
 
 class TextFormatter(logging.Formatter):
-    """The message, and the fields as key=value; JSON strings keep a line one line."""
+    """One line with the message, and the fields as key=value; a traceback follows it."""
 
-    def format(self, record: logging.LogRecord) -> str:
-        """The record's time, level, message and fields."""
-        line = super().format(record)
-        fields = getattr(record, "fields", {})
-        pairs = (f"{key}={_plain(value)}" for key, value in fields.items())
-        return " ".join([line, *pairs])
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802
+        """The record's time, level, message and fields; escapes keep a line one line."""
+        message = record.message
+        if not message.isprintable():
+            message = json.dumps(message)[1:-1]
+        pairs = (f"{key}={_plain(value)}" for key, value in _fields(record).items())
+        return " ".join([self.formatTime(record), record.levelname, message, *pairs])
+
+
+def _fields(record: logging.LogRecord) -> dict[str, object]:
+    """The fields of a record, with the logger's name where the record is a library's."""
+    own = {} if record.name == logger.name else {"logger": record.name}
+    fields: dict[str, object] = getattr(record, "fields", {})
+    return own | fields
+
+
+class _StderrHandler(logging.Handler):
+    """Writes to standard error, also while file descriptor 2 leads into a pipe."""
+
+    real_stderr: TextIO | None = None
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            stream = self.real_stderr or sys.stderr
+            stream.write(self.format(record) + "\n")
+            stream.flush()
+        except Exception:
+            self.handleError(record)
+
+
+log_handler = _StderrHandler()
 
 
 def configure_logging(log_format: str) -> None:
-    """Send Vitrine's log lines to standard error in the asked format."""
-    handler = logging.StreamHandler(sys.stderr)
-    text = TextFormatter("%(asctime)s %(levelname)s %(message)s")
-    handler.setFormatter(JsonFormatter() if log_format == "json" else text)
-    logger.handlers[:] = [handler]
+    """Send every logger's lines, Python's warnings and uncaught exceptions to standard error.
+
+    To be called again after an import of BentoML, which configures logging itself.
+    """
+    log_handler.setFormatter(JsonFormatter() if log_format == "json" else TextFormatter())
+    root = logging.getLogger()
+    root.handlers[:] = [log_handler]
+    root.setLevel(logging.WARNING)
+    for known in [*root.manager.loggerDict.values()]:
+        if isinstance(known, logging.Logger):
+            known.disabled = False  # BentoML turns off the loggers that it finds
+    for name in _BENTOML_LOGGERS:
+        logging.getLogger(name).handlers.clear()
+        logging.getLogger(name).propagate = True
     logger.setLevel(logging.INFO)
-    logger.propagate = False
-    logger.disabled = False  # BentoML configures logging and turns off the loggers it finds
-    # The parser of forms warns of what the answer says already.
+    # What the parser of forms warns of is in the answer, too.
     logging.getLogger("python_multipart").setLevel(logging.ERROR)
+    warnings.showwarning = _log_warning  # type: ignore[assignment]  # `_` for two arguments
+    sys.excepthook = _log_uncaught
+    threading.excepthook = lambda raised: _log_uncaught(
+        raised.exc_type, raised.exc_value, raised.exc_traceback
+    )
+
+
+def _log_warning(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, *_: object
+) -> None:
+    """Log a Python warning; the arguments are those of `warnings.showwarning`."""
+    fields = {"category": category.__name__, "file": f"{filename}:{lineno}"}
+    logging.getLogger("py.warnings").warning("%s", message, extra={"fields": fields})
+
+
+def _log_uncaught(
+    kind: type[BaseException], error: BaseException | None, traceback: TracebackType | None
+) -> None:
+    if not issubclass(kind, KeyboardInterrupt | SystemExit):
+        logger.critical("uncaught exception", exc_info=(kind, error or kind(), traceback))
+
+
+@contextlib.contextmanager
+def stop_on_error() -> Iterator[None]:
+    """End the process with status 1 and one line that says why, where StartError is raised."""
+    try:
+        yield
+    except StartError as error:
+        if isinstance(log_handler.formatter, JsonFormatter):
+            logger.critical("%s", error)
+            raise SystemExit(1) from error
+        raise SystemExit(f"error: {error}") from error
 
 
 def log_call(call: Call, status: int, seconds: float, *, method: str = "", path: str = "") -> None:

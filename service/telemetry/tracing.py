@@ -1,7 +1,7 @@
-"""OpenTelemetry: a span for a request and each of its stages, where an exporter is configured.
+"""OpenTelemetry: a span per request and one per stage, where an exporter is configured.
 
-The OpenTelemetry SDK reads its own environment: OTEL_EXPORTER_OTLP_ENDPOINT and its kin,
-OTEL_SERVICE_NAME, OTEL_TRACES_SAMPLER (opentelemetry.io, "Environment Variable Specification").
+The OpenTelemetry SDK reads its own variables, such as OTEL_EXPORTER_OTLP_ENDPOINT,
+OTEL_SERVICE_NAME and OTEL_TRACES_SAMPLER (opentelemetry.io, "Environment Variable Specification").
 """
 
 import os
@@ -19,16 +19,16 @@ HTTP = "http/protobuf"
 
 
 def is_configured(environment: Mapping[str, str] = os.environ) -> bool:
-    """Whether an OTLP endpoint is named."""
+    """Whether an OTLP endpoint is set."""
     return any(environment.get(name) for name in ENDPOINTS)
 
 
 def traced(app: ASGIApp, untraced_paths: Iterable[str]) -> ASGIApp:
-    """The app with a span around every request; raises SettingsError for a protocol not spoken."""
+    """Wrap the app in a span per request; raises SettingsError for an unsupported protocol."""
     for name in PROTOCOLS:
         if os.environ.get(name, HTTP) != HTTP:
             raise SettingsError(f"{name}: expected {HTTP}, got {os.environ[name]!r:.80}")
-    # Only here: what is off costs no memory and no time to start either.
+    # Imported only here: tracing that is off costs no memory and no start time.
     from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
     from opentelemetry.instrumentation.asgi import OpenTelemetryMiddleware
     from opentelemetry.sdk.resources import SERVICE_NAME, OTELResourceDetector, Resource
@@ -37,8 +37,8 @@ def traced(app: ASGIApp, untraced_paths: Iterable[str]) -> ASGIApp:
     from opentelemetry.trace import set_tracer_provider
     from opentelemetry.util.http import parse_excluded_urls
 
-    named = Resource({SERVICE_NAME: "vitrine"}).merge(OTELResourceDetector().detect())
-    provider = TracerProvider(resource=named)
+    resource = Resource({SERVICE_NAME: "vitrine"}).merge(OTELResourceDetector().detect())
+    provider = TracerProvider(resource=resource)
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
     set_tracer_provider(provider)
     middleware: ASGIApp = OpenTelemetryMiddleware(
@@ -51,7 +51,7 @@ def traced(app: ASGIApp, untraced_paths: Iterable[str]) -> ASGIApp:
 
 
 def close() -> None:
-    """Send what has not been sent."""
+    """Send the spans that are still buffered."""
     if is_configured():
         from opentelemetry.sdk.trace import TracerProvider
         from opentelemetry.trace import get_tracer_provider
@@ -62,7 +62,7 @@ def close() -> None:
 
 
 def annotate_span(call: Call) -> None:
-    """Put what is known of a request onto its span, and a span for each stage of each image."""
+    """Set the attributes of a request's span, and add a span per stage of each image."""
     from opentelemetry.trace import get_current_span, get_tracer
 
     get_current_span().set_attributes(

@@ -9,46 +9,47 @@ from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamil
 
 from service.machine import cpu_quota
 from service.settings import Settings
-from service.telemetry.counters import Counter, Gauge, open_values, total_values
+from service.telemetry.counters import Counter, Gauge
+from service.telemetry.metrics import ServedModel
+from service.telemetry.series import Table, open_values, read_totals
 
 if TYPE_CHECKING:
     import psutil
 
-_STATE = "state"
-_STATE_SLOTS = 2  # starts, ready
 _STARTED = "started"
+_STARTS = "vitrine_worker_starts_total"
+_READY = "vitrine_workers_ready"
 
 
-def limit_metrics(settings: Settings, models: Sequence[str]) -> Iterator[Metric]:
-    """What the server was told to take; `models` are their names."""
+def limit_metrics(settings: Settings, models: Sequence[ServedModel]) -> Iterator[Metric]:
+    """What the server was told to take."""
     yield GaugeMetricFamily(
         "vitrine_workers", "Processes that are to serve", value=settings.workers
     )
     yield GaugeMetricFamily("vitrine_cpus", "CPUs that may be used", value=cpu_quota())
     limit = GaugeMetricFamily(
-        "vitrine_queue_limit", "Images that may wait, in all workers", labels=("model",)
+        "vitrine_queue_limit", "Images that may wait, in all workers", labels=("model", "version")
     )
     for model in models:
-        limit.add_metric((model,), settings.queue_limit * settings.workers)
+        limit.add_metric((model.name, model.version), settings.queue_limit * settings.workers)
     yield limit
 
 
 class WorkerState:
-    """Whether a worker serves, and how often its like was started; told over all of a server's.
+    """Whether a worker serves, and how often workers were started; totals over all of a server's.
 
     It stands apart from the other metrics, whose series follow from the models: a worker that
     cannot read these is to be seen, too.
     """
 
-    def __init__(self, folder: Path, worker: int) -> None:
+    def __init__(self, folder: Path) -> None:
         """Count a start; `folder` is what the workers of the server share."""
         self._folder = folder
         with contextlib.suppress(FileExistsError):
             (folder / _STARTED).touch(exist_ok=False)
-        values = open_values(folder, worker, _STATE_SLOTS, _STATE)
+        values = open_values(folder, (Table(_STARTS, ((),)), Table(_READY, ((),), is_gauge=True)))
         Counter(values, 0).inc()
         self._ready = Gauge(values, 1)
-        self._ready.set(0)
 
     def set_ready(self) -> None:
         """From now on it serves."""
@@ -56,14 +57,14 @@ class WorkerState:
 
     def metrics(self) -> Iterator[Metric]:
         """The state of all workers, and when the first of them was started."""
-        starts, ready = total_values(self._folder, _STATE_SLOTS, _STATE)
+        totals = read_totals(self._folder, (_STARTS, _READY))
         yield CounterMetricFamily(
-            "vitrine_worker_starts_total", "Times that a process was started to serve", value=starts
+            _STARTS, "Times that a process was started to serve", value=totals[_STARTS][()][0]
         )
         yield GaugeMetricFamily(
-            "vitrine_workers_ready",
+            _READY,
             "Processes that serve; fewer than vitrine_workers where one cannot start",
-            value=ready,
+            value=totals[_READY][()][0],
         )
         # One file's time: what each worker worked out by itself might differ by a second.
         yield GaugeMetricFamily(

@@ -26,7 +26,7 @@ from service.engines.gpus import gpu_memory, let_memory_grow
 from service.inference.model import Model
 from service.pixels.preprocess import Floats, preprocess
 from service.settings import Settings
-from service.telemetry.metrics import Metrics
+from tests.metrics import metrics_of
 from tests.server import CHECKOUT
 
 COMPARED_IMAGES = 32
@@ -110,7 +110,7 @@ def check(artifact: Artifact, expected: Floats, limits: dict[bool, float]) -> bo
 
 def prove(artifact: Artifact, engine: KerasEngine) -> None:
     """Raise ArtifactError unless the sample is answered as recorded."""
-    model = Model(artifact, engine, Settings(workers=1), Metrics([artifact.manifest]))
+    model = Model(artifact, engine, Settings(workers=1), metrics_of(artifact.manifest))
     model.prove()
     model.close()
 

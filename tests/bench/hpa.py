@@ -79,8 +79,8 @@ def wanted(
 ) -> int:
     """Pods that one metric asks for, from its values of ready pods.
 
-    Pods without a value count as nought where more are wanted, and as the target where fewer are;
-    those that are not ready yet count as nought where more are wanted.
+    Pods without a value count as zero where more are wanted, and as the target where fewer are;
+    those that are not ready yet count as zero where more are wanted.
     """
     if not samples:
         return current

@@ -15,7 +15,7 @@ from service.engines.engine import Engine, open_engine
 from service.inference.model import Model
 from service.pixels.preprocess import Floats, preprocess
 from service.settings import Settings
-from service.telemetry.metrics import Metrics
+from tests.metrics import metrics_of
 
 MODELS = Path(__file__).parents[2] / "models"
 FOLDERS = sorted(path.parent for path in MODELS.glob("*/*/manifest.json"))
@@ -124,7 +124,7 @@ def test_model_is_no_smoke_run(folder: Path) -> None:
 def test_sample_is_answered_as_recorded(folder: Path, device: Device) -> None:
     artifact = Artifact(folder, read_manifest(folder))
     engine = opened(folder, artifact.manifest.engine[device])
-    model = Model(artifact, engine, Settings(workers=1), Metrics([artifact.manifest]))
+    model = Model(artifact, engine, Settings(workers=1), metrics_of(artifact.manifest))
     model.prove()
     model.close()
 

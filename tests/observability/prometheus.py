@@ -54,8 +54,13 @@ class Prometheus:
 
 
 @contextlib.contextmanager
-def watching(server: Server, folder: Path) -> Iterator[Prometheus]:
-    """Run Prometheus; of its configuration only address, intervals and spans are others."""
+def watching(
+    server: Server, folder: Path, place: dict[str, str] | None = None
+) -> Iterator[Prometheus]:
+    """Run Prometheus with other addresses, intervals and spans than configured.
+
+    `place` replaces the labels of the service: where it would run.
+    """
     port = free_port()
     config = read_yaml("observability/prometheus.yml")
     config["global"] = dict.fromkeys(config["global"], INTERVAL)
@@ -63,6 +68,8 @@ def watching(server: Server, folder: Path) -> Iterator[Prometheus]:
     for job in config["scrape_configs"]:
         address = addresses[job["job_name"]].removeprefix("http://")
         job["static_configs"][0]["targets"] = [address]
+        if place is not None and job["job_name"] == "vitrine":
+            job["static_configs"][0]["labels"] = place
     (folder / "rules").mkdir()
     (folder / "prometheus.yml").write_text(yaml.safe_dump(config))
     for file in RULES.glob("*.yml"):

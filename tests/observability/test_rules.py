@@ -5,11 +5,12 @@ import subprocess
 
 import pytest
 import yaml
+from prometheus_client.parser import text_string_to_metric_families
 
 from service.artifacts.manifest import read_manifest
-from service.telemetry.metrics import Metrics
 from tests.exposition import parsed
-from tests.observability.files import OBSERVABILITY, RULES, rules
+from tests.metrics import metrics_of
+from tests.observability.files import OBSERVABILITY, RULES, panel_queries, rules
 from tests.programs import program
 from tests.server import CHECKOUT
 
@@ -66,23 +67,45 @@ def test_names_of_records_begin_alike() -> None:
 
 
 def test_models_on_vgg16_have_the_longer_objective() -> None:
-    (rule,) = (r for r in rules("recording") if r["record"] == "vitrine:latency_objective_seconds")
-    slow, small = rule["expr"].splitlines()
-    named = re.findall(r'model=~"([^"]*)".*\* 1$', slow)[0].split("|")
-    unnamed = re.findall(r'model!="([^"]*)".*\* 0.25$', small)
-    assert sorted(named) == sorted(
-        model.name for model in MANIFESTS if model.parameters > VGG16_PARAMETERS
-    )
-    assert unnamed == [model.name for model in MANIFESTS if model.task == "denoising"]
+    for manifest in MANIFESTS:
+        longer = manifest.parameters > VGG16_PARAMETERS
+        expected_s = None if manifest.task == "denoising" else 1.0 if longer else 0.25
+        assert manifest.latency_objective_s == expected_s
 
 
 def test_objectives_are_bounds_of_buckets() -> None:
     """Between two bounds a quantile is a guess."""
-    metrics = Metrics(MANIFESTS[:1])
-    metrics.request_seconds[MANIFESTS[0].name, "v1"].observe(0.001)
+    series = parsed(metrics_of(*MANIFESTS).expose().decode())
     bounds = {
-        dict(labels)["le"]
-        for name, labels in parsed(metrics.expose().decode())
+        float(dict(labels)["le"])
+        for name, labels in series
         if name == "vitrine_request_seconds_bucket"
     }
-    assert {"0.25", "1.0"} <= bounds
+    objectives = {
+        number
+        for (name, _), number in series.items()
+        if name == "vitrine_latency_objective_seconds"
+    }
+    assert objectives
+    assert objectives <= bounds
+
+
+def test_page_of_metrics_names_the_labels_of_each() -> None:
+    metrics = metrics_of(*MANIFESTS)
+    metrics.announce(MANIFESTS[0].name, MANIFESTS[0].version, "litert", "cpu", "0123")
+    page = (OBSERVABILITY / "README.md").read_text()
+    written: dict[str, set[str]] = {}
+    for names, labels in re.findall(r"^\| (`vitrine_.*?) \| (.*?) \|", page, re.MULTILINE):
+        written |= {name: set(labels.split(", ")) for name in re.findall(r"\w+", names)}
+    for family in text_string_to_metric_families(metrics.expose().decode()):
+        name = f"{family.name}_total" if family.type == "counter" else family.name
+        labels = {label for sample in family.samples for label in sample.labels}
+        assert labels - {"le"} == written[name], name
+
+
+def test_no_query_lists_protocols_or_models() -> None:
+    """A new protocol, or a new model, is to be seen at once."""
+    queries = [rule["expr"] for rule in (*rules("recording"), *rules("alerts"))]
+    queries += [query for _, query in panel_queries("1m")]
+    assert any('protocol!~"page|other"' in query for query in queries)
+    assert not [query for query in queries if re.search(r'protocol=|model!?="|model!~', query)]

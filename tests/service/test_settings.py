@@ -9,7 +9,7 @@ from service.machine import cpu_limit
 from service.settings import PREFIX, Settings, read_settings
 from tests.conftest import SHIPPED_MODELS
 
-# What Kubernetes puts into a pod for Services named vitrine and vitrine-metrics.
+# What Kubernetes sets in a pod for Services named vitrine and vitrine-metrics.
 KUBERNETES = {
     "VITRINE_SERVICE_HOST": "10.0.0.11",
     "VITRINE_SERVICE_PORT": "3000",
@@ -30,7 +30,7 @@ KUBERNETES = {
 
 
 @pytest.fixture(autouse=True)
-def _no_settings_around(monkeypatch: pytest.MonkeyPatch) -> None:
+def _no_settings_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in os.environ:
         if name.startswith(PREFIX):
             monkeypatch.delenv(name)
@@ -46,7 +46,8 @@ def test_empty_environment_gives_the_defaults() -> None:
     settings = read_settings({})
     assert settings == Settings()
     assert settings.models_dir == SHIPPED_MODELS
-    assert settings.models == ()
+    assert settings.models == settings.plugins == ()
+    assert settings.default_models == {}
     assert settings.device == "auto"
     assert settings.max_denoise_pixels == 4_000_000
     assert settings.workers == cpu_limit()
@@ -59,6 +60,12 @@ def test_empty_environment_gives_the_defaults() -> None:
         ("models", "fashion-mnist", ("fashion-mnist",)),
         ("models", "a,b , c,", ("a", "b", "c")),
         ("models", "", ()),
+        ("models", "fashion-mnist/2,denoiser", ("fashion-mnist/2", "denoiser")),
+        ("default_models", "", {}),
+        ("default_models", "classify=fashion-mnist", {"classify": "fashion-mnist"}),
+        ("default_models", "classify=a, denoise = b,", {"classify": "a", "denoise": "b"}),
+        ("plugins", "", ()),
+        ("plugins", "my_tasks, lab.tasks.depth", ("my_tasks", "lab.tasks.depth")),
         ("device", "gpu", "gpu"),
         ("workers", "3", 3),
         ("queue_limit", "10", 10),
@@ -86,6 +93,20 @@ def test_setting_is_read_by_its_prefixed_name(name: str, text: str, value: objec
 @pytest.mark.parametrize(
     ("name", "text"),
     [
+        ("VITRINE_MODELS", "Fashion-MNIST"),
+        ("VITRINE_MODELS", "fashion-mnist/latest"),
+        ("VITRINE_MODELS", "fashion-mnist/1/2"),
+        ("VITRINE_MODELS", "fashion-mnist/"),
+        ("VITRINE_MODELS", "../models"),
+        ("VITRINE_DEFAULT_MODELS", "fashion-mnist"),
+        ("VITRINE_DEFAULT_MODELS", "classify="),
+        ("VITRINE_DEFAULT_MODELS", "=fashion-mnist"),
+        ("VITRINE_DEFAULT_MODELS", "classify=a=b"),
+        ("VITRINE_DEFAULT_MODELS", "classify=fashion-mnist/1"),
+        ("VITRINE_DEFAULT_MODELS", "classify=a,classify=b"),
+        ("VITRINE_PLUGINS", "my-tasks"),
+        ("VITRINE_PLUGINS", "tasks.py/"),
+        ("VITRINE_PLUGINS", "tasks..depth"),
         ("VITRINE_DEVICE", "tpu"),
         ("VITRINE_DEVICE", ""),
         ("VITRINE_WORKERS", "0"),
@@ -110,6 +131,20 @@ def test_unusable_value_is_named_and_shown(name: str, text: str) -> None:
     assert message.endswith(f"got {text!r}")
 
 
+@pytest.mark.parametrize(
+    ("name", "text", "expected"),
+    [
+        ("VITRINE_MODELS", "a/b", "expected name or name/version, separated by commas"),
+        ("VITRINE_DEFAULT_MODELS", "a", "expected verb=name,verb=name with each verb once"),
+        ("VITRINE_PLUGINS", "a/b", "expected names of Python modules, separated by commas"),
+    ],
+)
+def test_malformed_list_is_answered_with_the_expected_form(
+    name: str, text: str, expected: str
+) -> None:
+    assert refusal({name: text}) == f"{name}: {expected}, got {text!r}"
+
+
 def test_all_unusable_values_are_named_at_once() -> None:
     message = refusal({"VITRINE_WORKERS": "0", "VITRINE_DEVICE": "tpu"})
     assert "VITRINE_WORKERS: " in message
@@ -129,17 +164,17 @@ def test_all_unknown_names_are_named_at_once() -> None:
     assert message.startswith("unknown setting VITRINE_A, VITRINE_B: ")
 
 
-def test_names_of_others_are_not_settings() -> None:
+def test_other_variables_are_not_settings() -> None:
     others = {"PATH": "/bin", "WORKERS": "9", "MY_VITRINE_WORKERS": "9", "VITRINES": "9"}
     assert read_settings(others) == Settings()
 
 
-def test_what_kubernetes_injects_is_not_a_setting() -> None:
+def test_variables_that_kubernetes_injects_are_not_settings() -> None:
     assert read_settings(KUBERNETES) == Settings()
 
 
 @pytest.mark.parametrize("port", ["8080", "", "http"])
-def test_port_of_a_person_is_an_unknown_setting(port: str) -> None:
+def test_port_that_is_no_address_is_an_unknown_setting(port: str) -> None:
     assert refusal({"VITRINE_PORT": port}).startswith("unknown setting VITRINE_PORT: ")
 
 
@@ -156,7 +191,7 @@ def test_only_the_given_environment_is_read(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 @pytest.mark.parametrize("name", ["VITRINE_PORT_3000", "VITRINE_SERVICE", "VITRINE_PORT_TCP"])
-def test_half_of_what_kubernetes_injects_is_an_unknown_setting(name: str) -> None:
+def test_name_that_kubernetes_does_not_inject_is_an_unknown_setting(name: str) -> None:
     assert refusal({name: "1"}).startswith(f"unknown setting {name}: ")
 
 

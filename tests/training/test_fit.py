@@ -20,7 +20,14 @@ import keras
 
 from training.data import Split
 from training.errors import TrainingError
-from training.fit import best_epoch, fit, fit_classifier, read_history, seed_everything
+from training.fit import (
+    best_epoch,
+    first_epochs,
+    fit,
+    fit_classifier,
+    read_history,
+    seed_everything,
+)
 
 ONES = np.ones((4, 1), dtype=np.float32)
 ERRORS = [0.5, 0.25, 0.125, 0.1875, 0.28125, 0.421875, 0.6328125, 0.94921875]
@@ -323,3 +330,12 @@ def test_classifier_is_trained_on_augmented_images(kind: str, tmp_path: Path) ->
         monitor="val_loss",
     )
     assert (network.predict(split.images, verbose=0).argmax(axis=1) == labels).mean() > 0.9
+
+
+def test_first_epochs_of_stages_count_on() -> None:
+    histories = [{"loss": [1.0] * epochs} for epochs in (3, 2, 4)]
+    assert first_epochs(["head", "fine-tuning", "more"], histories) == {
+        "head": 1,
+        "fine-tuning": 4,
+        "more": 6,
+    }

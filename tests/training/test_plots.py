@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from PIL import Image
 pytest.importorskip("tensorflow", reason="training needs TensorFlow")
 pytest.importorskip("matplotlib", reason="plots need matplotlib")
 
+from training import plots
 from training.plots import plot_before_after, plot_confusion, plot_curves
 from training.samples import digit, trousers
 
@@ -22,6 +24,10 @@ HISTORY = {
 }
 LABELS = ("cat", "dog", "owl")
 PLOTS: dict[str, tuple[Callable[[Path], None], tuple[int, int]]] = {
+    "curves of stages": (
+        lambda path: plot_curves(HISTORY, "val_loss", path, stages={"head": 1, "fine-tuning": 3}),
+        (1000, 400),
+    ),
     "curves": (lambda path: plot_curves(HISTORY, "val_loss", path), (1000, 400)),
     "confusion": (lambda path: plot_confusion(9 * np.eye(3, dtype=int), LABELS, path), (430, 430)),
     "confusion without images": (
@@ -85,3 +91,32 @@ def test_curves_of_other_numbers_look_different(tmp_path: Path) -> None:
     plot_curves(worse, "val_loss", tmp_path / "second.png")
     with Image.open(tmp_path / "first.png") as first, Image.open(tmp_path / "second.png") as second:
         assert first.tobytes() != second.tobytes()
+
+
+def drawn_curves(monkeypatch: pytest.MonkeyPatch, epochs: int, **how: Any) -> Any:
+    """The first panel of curves of so many epochs, as matplotlib has it before it is stored."""
+    figures: list[Any] = []
+    monkeypatch.setattr(plots, "_save", lambda figure, path: figures.append(figure))
+    history = {name: [0.5] * epochs for name in ("loss", "val_loss")}
+    plot_curves(history, "val_loss", Path("unused.png"), **how)
+    (figure,) = figures
+    figure.canvas.draw()
+    plots.plt.close(figure)
+    return figure.axes[0]
+
+
+def test_beginning_of_fine_tuning_is_a_labelled_line_between_two_epochs(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    panel = drawn_curves(monkeypatch, 30, stages={"head": 1, "fine-tuning": 11})
+    texts = {text.get_text(): text.get_position()[0] for text in panel.texts}
+    assert texts == {"head": 0.5, "fine-tuning": 10.5}
+    lines = {line.get_xdata()[0] for line in panel.lines if len(set(line.get_xdata())) == 1}
+    assert {0.5, 10.5} <= lines
+
+
+@pytest.mark.parametrize("epochs", [1, 2, 3, 7, 30, 250])
+def test_ticks_are_whole_epochs(epochs: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    ticks = drawn_curves(monkeypatch, epochs).get_xticks()
+    assert len(ticks) > 0
+    assert all(tick == int(tick) for tick in ticks)

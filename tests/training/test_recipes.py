@@ -28,8 +28,8 @@ from service.inference.registry import load_models
 from service.pixels.spec import Scale
 from service.protocols.request import Request
 from service.settings import Settings
-from service.telemetry.metrics import Metrics
 from tests.asgi import request
+from tests.metrics import metrics_of
 from tests.training.drawn import write_fashion_mnist, write_mnist, write_signs
 from training import recipes
 from training.__main__ import main
@@ -94,7 +94,7 @@ def served(models: Path, name: str) -> Model:
     """The model as the service loads it: verified, proven on its sample, warm."""
     settings = Settings(models_dir=models, models=(name,), workers=1, device="cpu")
     artifacts = find_artifacts(models, (name,))
-    metrics = Metrics([artifact.manifest for artifact in artifacts])
+    metrics = metrics_of(*(artifact.manifest for artifact in artifacts))
     return load_models(artifacts, settings, metrics).find(name)
 
 

@@ -24,7 +24,7 @@ from training.drawings import goldfish
 from training.errors import DataError
 from training.evaluation import classification_metrics
 from training.export import CALIBRATION_IMAGES, Trained, export
-from training.fit import History, epochs_done, fit, join, seed_everything
+from training.fit import History, epochs_done, first_epochs, fit, join, seed_everything
 from training.half import round_to_half
 from training.options import PRECISION_OPTION, Options
 from training.packed import PackedSet, read_packed
@@ -107,7 +107,9 @@ def run(options: Options) -> Path:
 
     def draw_figures(target: Path) -> None:
         last = len(histories[-1]["loss"])  # the stage whose best weights were kept
-        plot_curves(join(histories), "val_accuracy", target / "curves.png", last)
+        stages = first_epochs([f"{stage.side}x{stage.side}" for stage in STAGES], histories)
+        curves = target / "curves.png"
+        plot_curves(join(histories), "val_accuracy", curves, last=last, stages=stages)
 
     return export(
         Trained(

@@ -7,6 +7,7 @@ from deploy.observability.grafana.queries import (
     ASKED,
     FAILED,
     MODEL,
+    OVER_OBJECTIVE,
     PREDICTED,
     VITRINE,
     mean,
@@ -74,8 +75,7 @@ ROWS = (
                 "Slowest model, p99 over objective",
                 "The 99th percentile of 5 minutes over the model's objective, of the worst model.",
                 "percentunit",
-                f"max({recorded('vitrine:request_seconds:p99_5m', MODEL)} / on (namespace, job, "
-                f"model) {recorded('vitrine:latency_objective_seconds', MODEL)})",
+                f"max({OVER_OBJECTIVE})",
                 limit=1,
             ),
             _stat(
@@ -145,13 +145,9 @@ ROWS = (
             ),
             Panel(
                 "p99 over objective",
-                "99th percentile of 5 minutes over the objective: 250 ms, of VGG16 1 s.",
+                "99th percentile of 5 minutes over the objective in the model's manifest.",
                 "percentunit",
-                {
-                    "{{model}}": recorded("vitrine:request_seconds:p99_5m", MODEL)
-                    + " / on (namespace, job, model) "
-                    + recorded("vitrine:latency_objective_seconds", MODEL)
-                },
+                {"{{model}} {{version}}": OVER_OBJECTIVE},
                 limit=1,
             ),
             Panel(
@@ -184,7 +180,7 @@ ROWS = (
                 "5xx by model",
                 "Part of 5 minutes' requests that got a 5xx, 503 for overload included.",
                 "percentunit",
-                {"{{model}}": recorded("vitrine:errors:ratio_rate5m", MODEL)},
+                {"{{model}} {{version}}": recorded("vitrine:errors:ratio_rate5m", MODEL)},
                 limit=0.05,
             ),
             Panel(
@@ -308,7 +304,7 @@ ROWS = (
                 "What is served where, and with which engine.",
                 "none",
                 {
-                    "": "max by (pod, model, version, engine, device) "
+                    "": "max by (pod, model, version, task, engine, device) "
                     f"({series('vitrine_model_info', MODEL)})"
                 },
                 kind="table",

@@ -4,8 +4,8 @@ SERVICE = 'namespace=~"$namespace", job=~"$job"'
 SERVER = f'{SERVICE}, pod=~"$pod"'
 MODEL = 'model=~"$model"'
 VITRINE = 'job="vitrine"'
-# Without probes, scrapes and pages.
-ASKED = 'protocol=~"classify|denoise|v1"'
+# Without probes, scrapes and pages; a new protocol is in it at once.
+ASKED = 'protocol!~"page|other"'
 FAILED = 'status!~"2.."'
 PREDICTED = 'stage="predict"'
 
@@ -36,3 +36,9 @@ def quantile(share: float, name: str, by: str, *matchers: str) -> str:
     """A histogram's quantile over all pods, by labels of which one is le."""
     buckets = f"sum by ({by}) ({rate(f'{name}_bucket', MODEL, *matchers)})"
     return f"histogram_quantile({share}, {buckets})"
+
+
+OVER_OBJECTIVE = (
+    f"{recorded('vitrine:request_seconds:p99_5m', MODEL)} / on (namespace, job, model, version) "
+    f"{recorded('vitrine:latency_objective_seconds', MODEL)}"
+)

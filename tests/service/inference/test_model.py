@@ -22,6 +22,7 @@ from service.telemetry.metrics import Metrics
 from tests.asgi import body_part, request
 from tests.drawing import encode
 from tests.exposition import parsed, value
+from tests.metrics import metrics_of
 from tests.server import CHECKOUT
 from tests.service.protocols.test_native import SAMPLE
 
@@ -72,7 +73,7 @@ def make() -> Iterator[Make]:
     ) -> Model:
         artifact = Artifact(FOLDER, read_manifest(FOLDER))
         chosen = Settings.model_validate({"workers": 1, **settings})
-        made.append(Model(artifact, engine, chosen, metrics or Metrics([artifact.manifest])))
+        made.append(Model(artifact, engine, chosen, metrics or metrics_of(artifact.manifest)))
         return made[-1]
 
     yield make_model
@@ -135,7 +136,7 @@ def test_image_that_the_engine_fails_on_is_an_error_in_its_place(make: Make) -> 
 
 
 def test_engine_that_fails_whatever_it_is_given_is_told_of_until_it_works(make: Make) -> None:
-    metrics = Metrics([read_manifest(FOLDER)])
+    metrics = metrics_of(read_manifest(FOLDER))
     engine = RecordingEngine(fixed_sizes=False)
     model = make(engine, metrics)
     told = []
@@ -160,7 +161,7 @@ class OverflowingEngine(RecordingEngine):
 
 
 def test_answer_that_is_no_number_is_an_error_and_not_the_devices(make: Make) -> None:
-    metrics = Metrics([read_manifest(FOLDER)])
+    metrics = metrics_of(read_manifest(FOLDER))
     model = make(OverflowingEngine(fixed_sizes=False), metrics)
     for _ in range(5):
         asked = request()
@@ -172,7 +173,7 @@ def test_answer_that_is_no_number_is_an_error_and_not_the_devices(make: Make) ->
 
 @pytest.mark.parametrize(("progressive", "count"), [(True, 1), (False, 0)])
 def test_progressive_jpegs_are_counted(make: Make, progressive: bool, count: int) -> None:
-    metrics = Metrics([read_manifest(FOLDER)])
+    metrics = metrics_of(read_manifest(FOLDER))
     model = make(RecordingEngine(fixed_sizes=False), metrics)
     asked = request()
     asked.set_timeout(HANGS_S)

@@ -27,6 +27,7 @@ from service.telemetry.metrics import Metrics
 from tests.asgi import body_part, request
 from tests.drawing import encode, gradient
 from tests.exposition import Series, parsed, value
+from tests.metrics import metrics_of
 from tests.server import CHECKOUT, Server, serve
 from tests.service.protocols.test_native import PNG, SAMPLE
 
@@ -278,7 +279,7 @@ def slow() -> Iterator[Slow]:
     folder = CHECKOUT / "models/fashion-mnist/1"
     artifact = Artifact(folder, read_manifest(folder))
     settings = Settings(queue_limit=4, workers=1)
-    metrics, engine = Metrics([artifact.manifest]), HeldEngine()
+    metrics, engine = metrics_of(artifact.manifest), HeldEngine()
     models = Models([Model(artifact, engine, settings, metrics)])
     yield Slow(engine, Handlers(models, settings), metrics)
     engine.released.set()

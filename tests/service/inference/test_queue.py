@@ -13,7 +13,7 @@ import pytest
 
 from service.errors import ClientGone, DeadlinePassed, TooLarge, Unavailable
 from service.inference.plan import HANDOVER_S
-from service.inference.queue import PATIENCE_S, BatchQueue, Timed, Waiting
+from service.inference.queue import GONE_CHECK_AFTER_S, BatchQueue, Timed, Waiting
 
 pytestmark = pytest.mark.anyio
 
@@ -21,7 +21,7 @@ Queue = BatchQueue[int, int]
 Task = asyncio.Task[Timed[int]]
 Arguments = TypeVarTuple("Arguments")
 Compute = Callable[[Sequence[int]], Sequence[int]]
-HANGS_S = 30  # only ever waited for in full where a test fails
+HANGS_S = 30  # reached only where a test fails
 SHORT_S, LONG_S = HANDOVER_S / 10, HANDOVER_S * 10
 
 
@@ -83,8 +83,8 @@ class Caller:
 
 
 @dataclass
-class Noted:
-    """A gauge or a histogram that remembers what it was told."""
+class Recorder:
+    """A gauge or a histogram that records its values."""
 
     values: list[float] = field(default_factory=list)
 
@@ -117,16 +117,16 @@ def queue_before(
     *,
     max_batch_size: int = 8,
     limit: int = 100,
-    depth: Noted | None = None,
-    batch_sizes: Noted | None = None,
+    depth: Recorder | None = None,
+    batch_sizes: Recorder | None = None,
 ) -> Iterator[Queue]:
     queue = Queue(
         "numbers",
         compute,
         max_batch_size=max_batch_size,
         limit=limit,
-        depth=depth or Noted(),
-        batch_sizes=batch_sizes or Noted(),
+        depth=depth or Recorder(),
+        batch_sizes=batch_sizes or Recorder(),
     )
     try:
         yield queue
@@ -159,7 +159,7 @@ async def results(tasks: Sequence[Task]) -> list[int | BaseException]:
 
 @dataclass
 class Held:
-    """A queue whose engine computes item 0 and does not get on until it is released."""
+    """A queue whose engine is busy with item 0 until it is released."""
 
     queue: Queue
     engine: GatedEngine
@@ -181,8 +181,8 @@ async def held(
     *,
     max_batch_size: int = 8,
     limit: int = 100,
-    depth: Noted | None = None,
-    batch_sizes: Noted | None = None,
+    depth: Recorder | None = None,
+    batch_sizes: Recorder | None = None,
 ) -> AsyncIterator[Held]:
     engine = engine or GatedEngine()
     with queue_before(
@@ -233,7 +233,7 @@ async def test_batch_is_never_larger_than_allowed_and_order_is_kept() -> None:
         assert queue.engine.batches == [[0], [1, 2, 3], [4, 5, 6], [7]]
 
 
-async def test_result_tells_how_many_were_computed_together() -> None:
+async def test_result_has_the_size_of_its_batch() -> None:
     async with held() as queue:
         tasks = await queue.submitted(1, 2, 3)
         await queue.released(*tasks)
@@ -241,7 +241,7 @@ async def test_result_tells_how_many_were_computed_together() -> None:
         assert sizes == [1, 3, 3, 3]
 
 
-async def test_result_tells_how_long_its_item_waited_and_was_computed() -> None:
+async def test_result_has_the_seconds_that_its_item_waited_and_was_computed() -> None:
     with queue_before(DoublingEngine()) as queue:
         timed = await queue.submit(1, Caller())
         assert timed.queue_s >= 0
@@ -255,7 +255,7 @@ async def test_idle_queue_starts_again() -> None:
         assert engine.batches == [[1], [2], [3]]
 
 
-async def test_every_one_of_many_gets_its_own_answer() -> None:
+async def test_each_of_many_items_gets_its_own_result() -> None:
     engine = DoublingEngine()
     with queue_before(engine, max_batch_size=32, limit=1000) as queue:
         outcomes = await results(await submitted(queue, *range(500)))
@@ -264,7 +264,7 @@ async def test_every_one_of_many_gets_its_own_answer() -> None:
 
 
 def names_of_threads(names: set[str]) -> Compute:
-    """An engine that returns its items and notes the threads that it runs on."""
+    """An engine that returns its items and records the threads that it runs on."""
 
     def compute(items: Sequence[int]) -> Sequence[int]:
         names.add(threading.current_thread().name)
@@ -313,24 +313,24 @@ async def test_arrivals_between_batches_on_the_event_loop_are_computed_too() -> 
         assert (await queue.submit(6, Caller())).result == 12
 
 
-async def test_invalid_among_many() -> None:
+async def test_bad_item_among_many_fails_alone() -> None:
     async with held(PickyGatedEngine()) as queue:
         tasks = await queue.submitted(1, 2, -3, 4)
-        one, two, guilty, four = await queue.released(*tasks)
+        one, two, bad, four = await queue.released(*tasks)
         assert [one, two, four] == [2, 4, 8]
-        assert isinstance(guilty, ValueError)
-        assert str(guilty) == "expected a number from 0, got -3"
+        assert isinstance(bad, ValueError)
+        assert str(bad) == "expected a number from 0, got -3"
         assert queue.engine.batches == [[0], [1, 2, -3, 4], [1], [2], [-3], [4]]
 
 
-async def test_invalid_among_many_fails_alone_on_the_event_loop() -> None:
+async def test_bad_item_among_many_fails_alone_on_the_event_loop() -> None:
     with inline_queue(PickyEngine()) as queue:
-        one, guilty, three = await results(await submitted(queue, 1, -2, 3))
+        one, bad, three = await results(await submitted(queue, 1, -2, 3))
     assert [one, three] == [2, 6]
-    assert str(guilty) == "expected a number from 0, got -2"
+    assert str(bad) == "expected a number from 0, got -2"
 
 
-async def test_engine_that_fails_on_everything_fails_every_item_by_itself() -> None:
+async def test_each_item_gets_its_own_error_where_all_fail() -> None:
     with queue_before(PickyEngine()) as queue:
         outcomes = await results(await submitted(queue, -1, -2, -3))
     assert [str(outcome) for outcome in outcomes] == [
@@ -352,7 +352,7 @@ async def test_engine_that_loses_an_item_fails() -> None:
             assert isinstance(outcome, RuntimeError)
 
 
-async def test_queue_goes_on_after_a_failure() -> None:
+async def test_queue_continues_after_a_failure() -> None:
     with queue_before(PickyEngine()) as queue:
         await results(await submitted(queue, -1, -2))
         assert (await queue.submit(3, Caller())).result == 6
@@ -376,7 +376,7 @@ async def test_queue_takes_items_again_after_an_overload() -> None:
         assert (await queue.queue.submit(4, Caller())).result == 8
 
 
-async def test_room_for_several_is_asked_for_at_once() -> None:
+async def test_room_for_several_items_is_checked_at_once() -> None:
     async with held(limit=3) as queue:
         await queue.submitted(1, 2)
         queue.queue.check_room(1)
@@ -388,7 +388,7 @@ async def test_room_for_several_is_asked_for_at_once() -> None:
             queue.queue.check_room(4)
 
 
-async def test_queue_is_full_while_not_one_more_fits() -> None:
+async def test_queue_is_full_when_no_item_fits_any_more() -> None:
     async with held(limit=2) as queue:
         tasks = await queue.submitted(1, 2)
         assert queue.queue.is_full
@@ -409,7 +409,7 @@ async def test_idle_queue_has_room_for_as_many_as_its_limit() -> None:
 @pytest.mark.parametrize(
     ("batch_s", "expected"), [(4, [1, 6, 4, 2]), (0.001, [1, 1, 1, 1]), (1000, [1, 60, 60, 60])]
 )
-async def test_overload_says_when_half_of_what_waits_will_be_done(
+async def test_overload_says_when_half_of_the_waiting_items_will_be_done(
     batch_s: float, expected: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = [0.0]
@@ -428,7 +428,7 @@ async def test_overload_says_when_half_of_what_waits_will_be_done(
 
     with queue_before(compute, max_batch_size=1, limit=5) as queue:
         await results(await submitted(queue, *range(5)))
-    assert told == expected  # of the rate nothing is known at first
+    assert told == expected  # the rate is unknown at first
 
 
 async def test_item_whose_deadline_passed_in_the_queue_is_not_computed() -> None:
@@ -449,7 +449,7 @@ async def test_item_whose_client_has_gone_is_not_computed() -> None:
         gone = Caller()
         tasks = [*await queue.submitted(1, 2, caller=gone), *await queue.submitted(3)]
         gone.gone = True
-        time.sleep(2 * PATIENCE_S)
+        time.sleep(2 * GONE_CHECK_AFTER_S)
         one, two, three = await queue.released(*tasks)
         assert isinstance(one, ClientGone)
         assert isinstance(two, ClientGone)
@@ -457,7 +457,7 @@ async def test_item_whose_client_has_gone_is_not_computed() -> None:
         assert queue.engine.batches == [[0], [3]]
 
 
-async def test_queue_goes_on_after_nothing_but_dropped_items() -> None:
+async def test_queue_continues_after_dropping_every_item() -> None:
     async with held() as queue:
         (late,) = await queue.submitted(1, caller=Caller(deadline=time.perf_counter()))
         await queue.released(late)
@@ -494,7 +494,7 @@ async def test_cancelled_items_leave_room_in_the_batch() -> None:
         assert queue.engine.batches == [[0], [3, 4]]
 
 
-async def test_queue_of_nothing_but_cancelled_items_is_not_computed() -> None:
+async def test_queue_of_only_cancelled_items_is_not_computed() -> None:
     async with held() as queue:
         for task in await queue.submitted(1, 2):
             task.cancel()
@@ -512,8 +512,8 @@ async def test_item_cancelled_while_it_is_computed_leaves_the_others_alone() -> 
         assert queue.first.cancelled()
 
 
-async def test_depth_counts_what_waits() -> None:
-    depth = Noted()
+async def test_depth_is_the_number_of_waiting_items() -> None:
+    depth = Recorder()
     async with held(depth=depth) as queue:
         assert depth.values == [1, 0]
         tasks = await queue.submitted(1, 2, 3)
@@ -525,8 +525,8 @@ async def test_depth_counts_what_waits() -> None:
         assert depth.values[-1] == 0
 
 
-async def test_depth_returns_to_nought_whatever_happens() -> None:
-    depth = Noted()
+async def test_depth_returns_to_zero_whatever_happens() -> None:
+    depth = Recorder()
     async with held(PickyGatedEngine(), limit=5, depth=depth) as queue:
         tasks = [
             *await queue.submitted(1, -2, 3, 4),
@@ -543,7 +543,7 @@ async def test_depth_returns_to_nought_whatever_happens() -> None:
 
 
 async def test_size_of_every_batch_is_counted_once() -> None:
-    sizes = Noted()
+    sizes = Recorder()
     async with held(PickyGatedEngine(), max_batch_size=4, batch_sizes=sizes) as queue:
         tasks = [
             *await queue.submitted(1, -2, 3, 4, 5),
@@ -554,7 +554,7 @@ async def test_size_of_every_batch_is_counted_once() -> None:
 
 
 async def test_size_of_every_batch_on_the_event_loop_is_counted_once() -> None:
-    sizes = Noted()
+    sizes = Recorder()
     with queue_before(DoublingEngine(), batch_sizes=sizes) as queue:
         queue.plan_by({1: SHORT_S, 2: SHORT_S, 8: LONG_S})
         await results(await submitted(queue, *range(5)))

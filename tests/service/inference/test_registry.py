@@ -13,8 +13,8 @@ from service.engines.engine import KerasEngine, LiteRTEngine
 from service.errors import ArtifactError, SettingsError, UnknownModel
 from service.inference.registry import Models, choose_device, choose_engine, load_models
 from service.settings import Settings
-from service.telemetry.metrics import Metrics
 from tests.exposition import parsed
+from tests.metrics import metrics_of
 
 Load = Callable[..., Models]
 
@@ -28,7 +28,7 @@ def load(models_dir: Path) -> Iterator[Load]:
         chosen: dict[str, Any] = {"device": "cpu", "workers": 1, "max_batch_size": 4} | settings
         all_settings = Settings(models_dir=models_dir, **chosen)
         artifacts = find_artifacts(models_dir, all_settings.models)
-        metrics = Metrics([artifact.manifest for artifact in artifacts])
+        metrics = metrics_of(*(artifact.manifest for artifact in artifacts))
         models = load_models(artifacts, all_settings, metrics)
         loaded.append(models)
         return models
@@ -187,11 +187,12 @@ def test_loaded_model_is_announced_in_the_metrics(
     artifact_folder: Path,
 ) -> None:
     artifact = Artifact(artifact_folder, read_manifest(artifact_folder))
-    metrics = Metrics([artifact.manifest])
+    metrics = metrics_of(artifact.manifest)
     load_models([artifact], Settings(device="cpu", workers=1), metrics).close()
     labels = {
         "model": "fashion-mnist",
         "version": "1",
+        "task": "classification",
         "engine": "litert-dynamic-int8",
         "device": "cpu",
         "sha256": read_manifest(artifact_folder).files["model.tflite"].sha256,

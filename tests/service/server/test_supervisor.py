@@ -1,10 +1,14 @@
 """The launcher and its workers, as processes."""
 
 import contextlib
+import json
 import os
+import re
+import shlex
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -21,7 +25,7 @@ from tests.service.protocols.test_native import PNG, SAMPLE
 
 MODEL = "fashion-mnist-mlp"
 PREDICT = f"/v1/models/{MODEL}:predict"
-PATIENCE_S = 30  # only ever waited for in full where a test fails
+PATIENCE_S = 30  # reached only where a test fails
 
 
 def workers(server: Server) -> list[int]:
@@ -30,7 +34,7 @@ def workers(server: Server) -> list[int]:
 
 
 def runs(pid: int) -> bool:
-    """Whether a process runs; one that has ended may lie there until somebody asks for its end."""
+    """Whether a process runs; one that has ended may be a zombie."""
     try:
         ended: bool = psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
@@ -50,7 +54,7 @@ def held_connections(server: Server) -> dict[int, int]:
 
 
 def come_true(holds: Callable[[], bool]) -> bool:
-    """Whether something holds, now or after a while."""
+    """Whether a condition holds, now or after a while."""
     deadline = time.monotonic() + PATIENCE_S
     while not holds():
         if time.monotonic() > deadline:
@@ -148,14 +152,14 @@ def test_worker_that_is_killed_is_replaced_and_its_counts_are_kept(tmp_path: Pat
         before = workers(server)
         os.kill(before[0], signal.SIGKILL)
         assert come_true(lambda: len(set(workers(server)) - set(before)) == 1)
-        # One worker goes on alone until the other is ready.
+        # One worker answers alone until the other is ready.
         assert [ask(server) for _ in range(10)] == [200] * 10
 
-        def new_one_answers() -> bool:
+        def new_worker_answers() -> bool:
             with connected(server, 2):
                 return list(held_connections(server).values()) == [1, 1]
 
-        assert come_true(new_one_answers)
+        assert come_true(new_worker_answers)
         assert [ask(server) for _ in range(10)] == [200] * 10
         after = metrics(server)
         assert server.stop(signal.SIGTERM) == 0
@@ -166,28 +170,23 @@ def test_worker_that_is_killed_is_replaced_and_its_counts_are_kept(tmp_path: Pat
     assert value(after, "vitrine_queue_depth") == 0
 
 
-def test_worker_that_is_killed_is_told_of_in_the_log(tmp_path: Path) -> None:
+def test_death_of_a_worker_is_logged(tmp_path: Path) -> None:
     with serve(tmp_path, models=MODEL, workers=1, log_format="json") as server:
         (killed,) = workers(server)
         os.kill(killed, signal.SIGKILL)
         assert come_true(lambda: workers(server) not in ([], [killed]))
-        assert come_true(lambda: "ended with -9" in server.log.read_text())
+        assert come_true(
+            lambda: '"worker ended with exit code -9", "worker": 0' in server.log.read_text()
+        )
         assert server.stop() == 0
 
 
 @dataclass
 class Start:
-    """A server of which nobody has asked yet whether it is ready."""
+    """A server that may not be ready yet."""
 
     process: subprocess.Popen[bytes]
     log: Path
-
-    def check_that_it_ended_for_its_port(self, port: int) -> None:
-        assert self.process.wait(PATIENCE_S) == 1
-        output = self.log.read_text()
-        assert "Traceback" not in output
-        (line,) = (line for line in output.splitlines() if line.startswith("error: "))
-        assert str(port) in line
 
 
 @contextlib.contextmanager
@@ -204,16 +203,43 @@ def started(folder: Path, port: int, **settings: object) -> Iterator[Start]:
         process.wait()
 
 
-def test_port_in_use_stops_the_start_with_one_line(tmp_path: Path) -> None:
+def failed_start(
+    *arguments: str,
+    limits: str = "true",
+    metrics_folder: Path | None = None,
+    **settings: object,
+) -> str:
+    """What a server writes that cannot start; `limits` is a shell command to run before."""
+    shared = {} if metrics_folder is None else {"PROMETHEUS_MULTIPROC_DIR": str(metrics_folder)}
+    server = shlex.join([sys.executable, "-m", "service", "--port", "0", *arguments])
+    ran = subprocess.run(
+        ["sh", "-c", f"{limits}; exec {server}"],
+        cwd=CHECKOUT,
+        env=environment(**settings) | shared,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=PATIENCE_S,
+        check=False,
+    )
+    assert ran.returncode == 1
+    output: str = ran.stdout
+    return output
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+def test_port_in_use_stops_the_start_with_one_line(host: str) -> None:
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
         other.listen()
         port: int = other.getsockname()[1]
-        with started(tmp_path, port, models=MODEL, workers=2) as start:
-            start.check_that_it_ended_for_its_port(port)
+        output = failed_start("--host", host, "--port", str(port))
+    assert output == f"error: cannot listen on {host}:{port}: Address already in use\n"
 
 
-def test_port_that_another_takes_during_the_start_stops_it_with_one_line(tmp_path: Path) -> None:
+def test_port_that_another_process_takes_during_the_start_stops_it_with_one_line(
+    tmp_path: Path,
+) -> None:
     with socket.socket() as other:
         other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         other.bind(("127.0.0.1", 0))
@@ -222,11 +248,60 @@ def test_port_that_another_takes_during_the_start_stops_it_with_one_line(tmp_pat
             process = psutil.Process(start.process.pid)
             assert come_true(lambda: process.children() != [])
             other.listen()  # the worker has yet to load its models
-            start.check_that_it_ended_for_its_port(port)
+            assert start.process.wait(PATIENCE_S) == 1
+            *_, last = start.log.read_text().splitlines()
+    assert last == f"error: cannot listen on 0.0.0.0:{port}: Address already in use"
+
+
+def test_unknown_host_stops_the_start_with_one_line() -> None:
+    (line,) = failed_start("--host", "no host").splitlines()
+    assert line.startswith("error: cannot listen on no host:0: ")
+
+
+def test_models_folder_that_is_missing_stops_the_start_with_one_line(tmp_path: Path) -> None:
+    (line,) = failed_start(models_dir=tmp_path / "models", workers=1).splitlines()
+    assert line.startswith("error: VITRINE_MODELS_DIR")
+    assert str(tmp_path / "models") in line
+
+
+def test_unusable_setting_stops_the_start_with_one_line() -> None:
+    (line,) = failed_start(workers="many").splitlines()
+    assert line.startswith("error: VITRINE_WORKERS: ")
+
+
+def test_start_without_a_usable_temporary_folder_ends_with_one_line() -> None:
+    # Nothing can be written anywhere: Python finds no temporary folder that it could use.
+    (line,) = failed_start(limits="ulimit -f 0").splitlines()
+    assert line.startswith("error: cannot start: ")
+    assert "No usable temporary directory found" in line
+
+
+def test_metrics_folder_that_is_missing_stops_the_start_with_one_line(tmp_path: Path) -> None:
+    (line,) = failed_start(metrics_folder=tmp_path / "missing").splitlines()
+    assert line.startswith("error: cannot start: ")
+    assert str(tmp_path / "missing") in line
+
+
+def test_metrics_files_that_cannot_be_written_stop_the_start_with_one_line(tmp_path: Path) -> None:
+    output = failed_start(limits="ulimit -f 0", metrics_folder=tmp_path, workers=1)
+    (line,) = output.splitlines()
+    assert line == "error: cannot start: [Errno 27] File too large"
+
+
+def test_too_few_file_descriptors_for_all_workers_stop_the_start_with_one_line() -> None:
+    (line,) = failed_start(limits="ulimit -n 64", workers=64).splitlines()
+    assert re.fullmatch(r"error: cannot start worker \d+: Too many open files", line)
+
+
+def test_bad_start_is_one_object_of_json_where_lines_are_json(tmp_path: Path) -> None:
+    output = failed_start(models_dir=tmp_path / "models", workers=1, log_format="json")
+    line = json.loads(output)
+    assert line["level"] == "critical"
+    assert line["message"].startswith("VITRINE_MODELS_DIR")
 
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
-def test_server_that_is_asked_to_end_leaves_nothing_behind(
+def test_server_that_is_stopped_leaves_nothing_behind(
     tmp_path: Path, how: signal.Signals, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TMPDIR", str(tmp_path))
@@ -240,7 +315,7 @@ def test_server_that_is_asked_to_end_leaves_nothing_behind(
         assert "Traceback" not in server.log.read_text()
 
 
-def test_server_ends_while_connections_are_open(tmp_path: Path) -> None:
+def test_server_stops_while_connections_are_open(tmp_path: Path) -> None:
     with serve(tmp_path, models=MODEL, workers=2) as server, connected(server, 4) as connections:
         assert server.stop(signal.SIGTERM) == 0
         assert [connection.recv(1) for connection in connections] == [b""] * 4
@@ -259,7 +334,7 @@ def test_server_that_is_killed_leaves_no_worker_behind(tmp_path: Path) -> None:
                 os.kill(pid, signal.SIGKILL)
 
 
-def test_server_that_is_asked_to_end_before_it_is_ready_ends(tmp_path: Path) -> None:
+def test_server_that_is_stopped_before_it_is_ready_ends(tmp_path: Path) -> None:
     with started(tmp_path, free_port(), workers=2) as start:
         process = psutil.Process(start.process.pid)
         assert come_true(lambda: len(process.children()) == 2)
@@ -268,13 +343,15 @@ def test_server_that_is_asked_to_end_before_it_is_ready_ends(tmp_path: Path) -> 
         assert "Traceback" not in start.log.read_text()
 
 
-def test_ready_line_is_written_once_all_workers_are_ready(pair: Server) -> None:
-    assert pair.log.read_text().count(" ready workers=2") == 1
+def test_address_is_logged_once_when_all_workers_are_ready(pair: Server) -> None:
+    port = httpx.URL(pair.url).port
+    lines = pair.log.read_text().splitlines()
+    (listening,) = (index for index, line in enumerate(lines) if "Listening on" in line)
+    assert lines[listening].endswith(f" INFO Listening on http://0.0.0.0:{port} workers=2")
+    assert sum(" loaded " in line for line in lines[:listening]) == 2
 
 
-def test_metrics_of_two_servers_lie_in_folders_of_their_own(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_two_servers_do_not_share_metrics(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(tmp_path))
     with (
         serve(tmp_path, models=MODEL, workers=1) as one,
@@ -285,14 +362,15 @@ def test_metrics_of_two_servers_lie_in_folders_of_their_own(
         assert value(metrics(other), "vitrine_requests_total", model=MODEL) == 0
 
 
-def test_free_port_is_taken_where_none_is_named(tmp_path: Path) -> None:
+def test_port_0_takes_a_free_port(tmp_path: Path) -> None:
     with started(tmp_path, 0, models=MODEL, workers=1) as start:
-        assert come_true(lambda: " ready " in start.log.read_text())
-        (listening,) = psutil.Process(start.process.pid).net_connections("tcp")
-        assert httpx.get(f"http://127.0.0.1:{listening.laddr.port}/readyz").status_code == 200
+        assert come_true(lambda: "Listening on" in start.log.read_text())
+        address = re.search(r"Listening on (\S+)", start.log.read_text())
+        assert address is not None
+        assert httpx.get(f"{address[1]}/readyz").status_code == 200
 
 
-def test_worker_that_hangs_holds_up_nobody_but_its_own(tmp_path: Path) -> None:
+def test_worker_that_hangs_blocks_only_its_own_connections(tmp_path: Path) -> None:
     with (
         serve(tmp_path, models=MODEL, workers=2) as server,
         contextlib.ExitStack() as stack,
@@ -302,7 +380,7 @@ def test_worker_that_hangs_holds_up_nobody_but_its_own(tmp_path: Path) -> None:
         try:
             url = httpx.URL(server.url)
             assert url.port is not None
-            for _ in range(1000):  # many more than lie in the channel of the one that hangs
+            for _ in range(1000):  # many more than fit into the channel of the one that hangs
                 connection = socket.create_connection((url.host, url.port), PATIENCE_S)
                 stack.enter_context(connection)
             connection.sendall(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")
@@ -311,7 +389,7 @@ def test_worker_that_hangs_holds_up_nobody_but_its_own(tmp_path: Path) -> None:
             os.kill(hung, signal.SIGCONT)
 
 
-def test_worker_that_is_asked_to_end_loses_no_request(tmp_path: Path) -> None:
+def test_worker_that_is_stopped_loses_no_request(tmp_path: Path) -> None:
     with serve(tmp_path, models=MODEL, workers=2) as server:
         ending = workers(server)[0]
         os.kill(ending, signal.SIGTERM)

@@ -1,21 +1,38 @@
 import json
 import logging
+import logging.config
+import socket
+import sys
+import threading
 import time
+import warnings
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
+from service.errors import StartError
 from service.protocols.request import Request
-from service.telemetry.log import configure_logging, log_request, logger
+from service.telemetry.log import configure_logging, log_request, logger, stop_on_error
 from tests.asgi import request
+from tests.drawing import encode, gradient
+from tests.server import Server, serve
+
+LIBRARIES = ("uvicorn.error", "asyncio", "bentoml", "circus", "PIL")
 
 
 @pytest.fixture(autouse=True)
-def _logger_as_before() -> Iterator[None]:
-    before = logger.handlers[:], logger.level, logger.propagate
-    yield
-    logger.handlers[:], logger.level, logger.propagate = before
+def _logging_as_before(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    root = logging.getLogger()
+    before = root.handlers[:], root.level
+    # Undone after the test, whatever it sets them to.
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
+    monkeypatch.setattr(threading, "excepthook", threading.excepthook)
+    with warnings.catch_warnings():
+        yield
+    root.handlers[:], root.level = before
 
 
 def asked(path: str) -> Request:
@@ -76,7 +93,7 @@ def test_request_is_one_object_of_json(capsys: pytest.CaptureFixture[str]) -> No
 
 
 @pytest.fixture
-def _far_from_greenwich(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def _far_from_utc(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv("TZ", "FAR-5")
     time.tzset()
     yield
@@ -84,7 +101,7 @@ def _far_from_greenwich(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     time.tzset()
 
 
-@pytest.mark.usefixtures("_far_from_greenwich")
+@pytest.mark.usefixtures("_far_from_utc")
 @pytest.mark.parametrize(
     ("created", "text"),
     [(0.0, "1970-01-01T00:00:00.000Z"), (1_000_000_000.25, "2001-09-09T01:46:40.250Z")],
@@ -98,7 +115,9 @@ def test_time_of_json_is_utc_with_milliseconds(
     assert as_json(capsys)["time"] == text
 
 
-def test_request_without_a_model_says_nothing_of_models(capsys: pytest.CaptureFixture[str]) -> None:
+def test_request_without_a_model_has_no_fields_of_models(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     configure_logging("json")
     log_request(asked("/nowhere"), 404, 0.001)
     expected = {"time", "level", "message", "request_id", "method", "path", "status", "ms"}
@@ -118,7 +137,7 @@ def test_hostile_path_stays_in_its_line(
 
 
 @pytest.mark.parametrize("path", ["/a\nb", "/a b", '/a"b', "/é"])
-def test_path_is_unharmed_in_json(capsys: pytest.CaptureFixture[str], path: str) -> None:
+def test_path_is_unchanged_in_json(capsys: pytest.CaptureFixture[str], path: str) -> None:
     configure_logging("json")
     log_request(asked(path), 404, 0.001)
     assert as_json(capsys)["path"] == path
@@ -128,7 +147,7 @@ def test_path_is_unharmed_in_json(capsys: pytest.CaptureFixture[str], path: str)
     ("path", "quoted"),
     [("/a b", '"/a b"'), ('/a"b', r'"/a\"b"'), ("/a\nb", r'"/a\nb"'), ("/a=b", "/a=b")],
 )
-def test_text_quotes_what_would_be_misread(
+def test_text_quotes_ambiguous_values(
     capsys: pytest.CaptureFixture[str], path: str, quoted: str
 ) -> None:
     configure_logging("text")
@@ -153,7 +172,7 @@ def test_exception_is_a_field_of_json(capsys: pytest.CaptureFixture[str]) -> Non
     assert fields["exception"].endswith("ValueError: no such luck")
 
 
-def test_exception_is_written_as_text_with_the_request_that_it_belongs_to(
+def test_exception_is_written_as_text_with_its_request_id(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     configure_logging("text")
@@ -170,8 +189,111 @@ def test_configuring_again_does_not_write_lines_twice(capsys: pytest.CaptureFixt
     assert as_json(capsys)["message"] == "once"
 
 
-def test_logger_that_was_turned_off_is_turned_on(capsys: pytest.CaptureFixture[str]) -> None:
-    logger.disabled = True
+@pytest.mark.parametrize("name", LIBRARIES)
+def test_lines_of_libraries_are_json_with_their_loggers_name(
+    capsys: pytest.CaptureFixture[str], name: str
+) -> None:
     configure_logging("json")
-    logger.info("heard")
-    assert as_json(capsys)["message"] == "heard"
+    logging.getLogger(name).warning("invalid request of %d bytes", 7)
+    fields = as_json(capsys)
+    assert (fields["level"], fields["logger"]) == ("warning", name)
+    assert fields["message"] == "invalid request of 7 bytes"
+
+
+def test_what_bentoml_has_configured_is_replaced(capsys: pytest.CaptureFixture[str]) -> None:
+    plain = {"class": "logging.StreamHandler"}
+    library = logging.getLogger("some.library")
+    bentoml = {"handlers": ["plain"], "level": "INFO", "propagate": False}
+    logging.config.dictConfig(
+        {
+            "version": 1,
+            "disable_existing_loggers": True,
+            "handlers": {"plain": plain},
+            "loggers": {"bentoml": bentoml, "uvicorn.error": bentoml},
+            "root": {"handlers": ["plain"], "level": "WARNING"},
+        }
+    )
+    configure_logging("json")
+    for known in (library, *map(logging.getLogger, LIBRARIES)):
+        known.error("heard once")
+        assert as_json(capsys)["message"] == "heard once"
+
+
+def test_details_of_libraries_are_not_logged(capsys: pytest.CaptureFixture[str]) -> None:
+    configure_logging("json")
+    logging.getLogger("PIL").info("a detail")
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.filterwarnings("default")
+def test_python_warning_is_one_line_of_text(capsys: pytest.CaptureFixture[str]) -> None:
+    configure_logging("text")
+    warnings.warn("Corrupt data.\nExpecting more", UserWarning, stacklevel=1)
+    line = written(capsys)
+    assert r" WARNING Corrupt data.\nExpecting more logger=py.warnings" in line
+    assert " category=UserWarning" in line
+    assert line.isprintable()
+
+
+@pytest.mark.filterwarnings("default")
+def test_python_warning_is_one_object_of_json(capsys: pytest.CaptureFixture[str]) -> None:
+    configure_logging("json")
+    warnings.warn("Corrupt data.\nExpecting more", UserWarning, stacklevel=1)
+    fields = as_json(capsys)
+    assert (fields["level"], fields["category"]) == ("warning", "UserWarning")
+    assert fields["message"] == "Corrupt data.\nExpecting more"
+    assert fields["file"].startswith(__file__)
+
+
+def test_uncaught_exception_of_a_thread_is_one_object_of_json(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def fail() -> None:
+        raise ValueError("no such luck")
+
+    configure_logging("json")
+    thread = threading.Thread(target=fail)
+    thread.start()
+    thread.join()
+    fields = as_json(capsys)
+    assert (fields["level"], fields["message"]) == ("critical", "uncaught exception")
+    assert fields["exception"].endswith("ValueError: no such luck")
+
+
+def test_start_error_is_one_line_of_text() -> None:
+    configure_logging("text")
+    with pytest.raises(SystemExit) as ended, stop_on_error():
+        raise StartError("port 3000 is taken")
+    assert ended.value.code == "error: port 3000 is taken"  # Python prints it and exits with 1
+
+
+def test_start_error_is_one_object_of_json(capsys: pytest.CaptureFixture[str]) -> None:
+    configure_logging("json")
+    with pytest.raises(SystemExit) as ended, stop_on_error():
+        raise StartError("port 3000 is taken")
+    assert ended.value.code == 1
+    fields = as_json(capsys)
+    assert (fields["level"], fields["message"]) == ("critical", "port 3000 is taken")
+
+
+def send_garbage(server: Server) -> None:
+    url = httpx.URL(server.url)
+    with socket.create_connection((url.host, url.port)) as connection:
+        connection.sendall(b"no HTTP\r\n\r\n")
+        assert connection.recv(65536).startswith(b"HTTP/1.1 400 ")
+
+
+def test_every_line_of_a_server_is_json(tmp_path: Path) -> None:
+    """Of LiteRT, which writes when it loads a model, of Pillow, of uvicorn, and our own."""
+    damaged = encode(gradient(), "JPEG", exif=b"Exif\0\0MM\0*\0\0\0\x08\0\xff")
+    with serve(tmp_path, workers=1, log_format="json", log_requests=True) as server:
+        with server.client() as client:
+            assert client.post("/classify", files={"image": damaged}).status_code == 200
+            assert client.get("/docs.json").status_code == 200  # it imports BentoML
+        send_garbage(server)
+        assert server.stop() == 0
+        lines = [json.loads(line) for line in server.log.read_text().splitlines()]
+    by_logger = {line.get("logger", "vitrine"): line["message"] for line in lines}
+    assert by_logger["py.warnings"].startswith("Corrupt EXIF data")
+    assert by_logger["uvicorn.error"] == "Invalid HTTP request received."
+    assert by_logger["vitrine"] in ("request", "shutting down")

@@ -23,7 +23,7 @@ PARENT_ID = "b7ad6b7169203331"
 
 @pytest.fixture
 def received(monkeypatch: pytest.MonkeyPatch) -> Iterator["Queue[ExportTraceServiceRequest]"]:
-    """What a collector gets, which the servers to be started send their traces to."""
+    """What a collector receives from the servers that a test starts."""
     received: Queue[ExportTraceServiceRequest] = Queue()
 
     class Collector(BaseHTTPRequestHandler):
@@ -64,7 +64,7 @@ def test_request_is_a_span_of_the_callers_trace_with_its_stages(
         answer = httpx.post(f"{server.url}{PREDICT}", content=SAMPLE, headers=headers)
         assert answer.status_code == 200
         export = received.get(timeout=HANGS_S)
-    *stages, span = spans(export)  # and none of the probes that asked whether the server is ready
+    *stages, span = spans(export)  # and none for the probes of the start
     assert (span.trace_id.hex(), span.parent_span_id.hex()) == (TRACE_ID, PARENT_ID)
     values = {attribute.key: attribute.value for attribute in span.attributes}
     assert values["vitrine.request_id"].string_value == "traced"
@@ -81,7 +81,7 @@ def test_request_is_a_span_of_the_callers_trace_with_its_stages(
     assert names["service.name"].string_value == "vitrine"
 
 
-def test_last_spans_are_sent_when_the_server_ends(
+def test_buffered_spans_are_sent_when_the_server_stops(
     received: "Queue[ExportTraceServiceRequest]", tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "3600000")
@@ -92,7 +92,7 @@ def test_last_spans_are_sent_when_the_server_ends(
     assert span.name == f"POST {PREDICT}"
 
 
-def test_protocol_that_is_not_spoken_stops_the_start(
+def test_unsupported_protocol_stops_the_start(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:1")

@@ -1,0 +1,114 @@
+"""One worker process, as the supervisor sees it: its channel, its log, its connections."""
+
+import contextlib
+import mmap
+import multiprocessing
+import os
+import socket
+from collections.abc import Callable
+from typing import TypeAlias
+
+from service.telemetry.log import logger
+from service.telemetry.stderr import StderrPipe
+
+MAX_MESSAGE_BYTES = 65536
+_FORK = multiprocessing.get_context("fork")
+
+ClosedCounts: TypeAlias = "memoryview[int]"
+"""For each worker number, how many connections were closed so far; all processes share it."""
+
+
+def shared_counts(workers: int) -> ClosedCounts:
+    """Counts that forked processes share; raises OSError without memory for them."""
+    return memoryview(mmap.mmap(-1, workers * 8)).cast("Q")
+
+
+class WorkerProcess:
+    """A forked worker. Connections go to it over a channel, messages come back over the same."""
+
+    def __init__(
+        self, number: int, closed: ClosedCounts, run: Callable[[int, socket.socket], None]
+    ) -> None:
+        """Fork, and let the new process `run` with its end of the channel; raises OSError."""
+        self.number = number
+        self.is_ready = False
+        self.channel, worker_end = socket.socketpair()
+        self.stderr = StderrPipe()
+        self._run = run
+        self._closed = closed
+        self._handed_over = 0
+        self._closed_before = closed[number]
+        """Connections that earlier workers with this number have closed."""
+        self._process = _FORK.Process(target=self._run_child, args=(worker_end,))
+        try:
+            self._process.start()
+        except OSError:
+            self.close()
+            raise
+        finally:
+            worker_end.close()
+            self.stderr.close_writer()
+        # A worker that hangs must not block the supervisor.
+        self.channel.setblocking(False)
+        os.set_blocking(self.stderr.fileno(), False)
+
+    def _run_child(self, channel: socket.socket) -> None:
+        os.setpgrp()  # Ctrl-C reaches only the supervisor, which then stops its workers
+        self.stderr.replace_stderr()
+        self.stderr.close_writer()
+        self.close()
+        try:
+            self._run(self.number, channel)
+        except Exception as error:
+            logger.exception("worker %d failed", self.number)
+            raise SystemExit(1) from error
+
+    def receive(self) -> bytes:
+        """The next message; empty once the process has ended."""
+        try:
+            return self.channel.recv(MAX_MESSAGE_BYTES)
+        except ConnectionError:
+            return b""
+
+    def hand_over(self, connection: socket.socket) -> bool:
+        """Give the process a connection; return False where it takes none."""
+        try:
+            socket.send_fds(self.channel, [b"c"], [connection.fileno()])
+        except OSError:  # its channel is full, or it is about to end
+            return False
+        self._handed_over += 1
+        return True
+
+    @property
+    def open_connections(self) -> int:
+        """Connections that the process holds."""
+        return self._handed_over - (self._closed[self.number] - self._closed_before)
+
+    def log_stderr(self) -> bool:
+        """Log what has arrived on the process's standard error; return False at its end."""
+        return self.stderr.read({"worker": self.number})
+
+    def stop(self) -> None:
+        """Ask the process to answer what it has and to end; one that is not ready is killed."""
+        if self.is_ready:
+            self._process.terminate()
+        else:
+            self.kill()
+
+    def kill(self) -> None:
+        """End the process at once."""
+        self._process.kill()
+
+    def join(self) -> int | None:
+        """Wait until the process has ended, log the rest of its standard error; the exit code."""
+        self._process.join()
+        with contextlib.suppress(BlockingIOError):  # a child of the process holds the pipe open
+            while self.log_stderr():
+                pass
+        self.close()
+        return self._process.exitcode
+
+    def close(self) -> None:
+        """Close this process's ends of the channel and of the pipe."""
+        self.channel.close()
+        self.stderr.close()
