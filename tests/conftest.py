@@ -3,14 +3,21 @@ from pathlib import Path
 
 import pytest
 
+from service.artifacts.manifest import read_manifest, write_manifest
+from service.tasks import TASKS
+
 SHIPPED_MODELS = Path(__file__).parents[1] / "models"
 
 
 @pytest.fixture
 def artifact_folder(tmp_path: Path) -> Path:
-    """A copy of a shipped classifier, in a models folder of its own, that a test may damage."""
+    """A copy of a shipped classifier, in a models folder of its own, that a test may damage.
+
+    Its manifest is of the newest schema.
+    """
     folder = tmp_path / "models" / "fashion-mnist" / "1"
     shutil.copytree(SHIPPED_MODELS / "fashion-mnist" / "1", folder)
+    write_manifest(folder, read_manifest(folder, TASKS))
     return folder
 
 

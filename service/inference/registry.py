@@ -81,7 +81,7 @@ class Registry:
     def default(self, task: TaskType) -> str:
         """The name of the model that answers where none is named; raises BadInput without one."""
         served = [name for name in self.names() if isinstance(self.find(name).task, task)]
-        setting = self._default_models.get(str(task.verb))
+        setting = self._default_models.get(task.verb or "")
         if setting is not None:
             return setting
         if len(served) == 1:
@@ -132,7 +132,7 @@ class Registry:
         return [task.result() for task in tasks]
 
     def _check_defaults(self) -> None:
-        tasks = {str(model.task.verb): type(model.task) for model in self._models()}
+        tasks = {model.task.verb: type(model.task) for model in self._models() if model.task.verb}
         for verb, name in self._default_models.items():
             if verb not in tasks:
                 known = ", ".join(sorted(tasks))

@@ -100,7 +100,7 @@ def served_model(manifest: Manifest, routes: Sequence[Route]) -> ServedModel:
     """What the metrics tell of a model; its routes for every task come first."""
     task = TASKS[manifest.task.type]
     own = [route for route in routes if route.is_inference and route.task in ("", task.name)]
-    by_any = sorted(own, key=lambda route: route.task != "")
+    by_any = sorted(own, key=lambda route: bool(route.task))
     return ServedModel(
         manifest.name,
         manifest.version,

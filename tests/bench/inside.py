@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from statistics import median
 
 import uvloop
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Scope
 
 from service.inference.queue import BatchQueue
 from service.server.app import App
@@ -30,11 +30,7 @@ ITEMS = 2000
 def local_app(*, metrics: bool) -> ASGIApp:
     """Vitrine without a server around it."""
     app = App(Settings(workers=1, models=("fashion-mnist",), metrics=metrics))
-    return Front(_no_pages, lambda: app)
-
-
-async def _no_pages(_scope: Scope, _receive: Receive, _send: Send) -> None:
-    raise NotImplementedError
+    return Front(lambda: app)
 
 
 async def _send_nowhere(_message: Message) -> None:

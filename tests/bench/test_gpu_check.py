@@ -9,7 +9,8 @@ import pytest
 pytest.importorskip("keras", reason="the check needs Keras")
 
 from service.artifacts.manifest import read_manifest
-from service.engines.engine import KerasEngine
+from service.engines.keras import KerasEngine
+from service.tasks import TASKS
 from tests.bench.gpu_check import flops_per_image
 from tests.conftest import SHIPPED_MODELS
 from tests.server import CHECKOUT
@@ -25,10 +26,11 @@ def test_machine_without_a_gpu_is_told_so_in_one_line() -> None:
 
 def test_work_of_a_network_is_counted() -> None:
     folder = SHIPPED_MODELS / "fashion-mnist" / "1"
-    engine = KerasEngine(folder / "model.keras", "cpu")
+    names = {"inputs": ["image"], "outputs": ["probabilities"]}
+    engine = KerasEngine(folder / "model.keras", "cpu", "keras", **names)
     convolutions = 26 * 26 * 9 * 32 + 11 * 11 * 9 * 32 * 64 + 3 * 3 * 9 * 64 * 32
     dense = 32 * 512 + 512 * 256 + 256 * 128 + 128 * 10
-    assert flops_per_image(engine, read_manifest(folder)) == 2 * (convolutions + dense)
+    assert flops_per_image(engine, read_manifest(folder, TASKS)) == 2 * (convolutions + dense)
 
 
 @pytest.mark.parametrize(("device", "lock"), [("gpu", "gpu"), ("cpu", "serve"), ("auto", "serve")])

@@ -1,7 +1,7 @@
 """What every pod must be: each policy looks at rendered objects and says what is wrong."""
 
 from service.errors import SettingsError
-from service.protocols.request import PROBES
+from service.protocols import health
 from service.server.app import DECODE_THREADS
 from service.server.worker import STOP_MARGIN_S
 from service.settings import read_settings
@@ -83,7 +83,7 @@ def memory_limit_equals_request(manifests: Manifests) -> list[str]:
 def has_all_three_probes(manifests: Manifests) -> list[str]:
     """Startup and readiness ask for readiness, liveness for nothing that load can fail."""
     wanted = {"startupProbe": "/readyz", "readinessProbe": "/readyz", "livenessProbe": "/livez"}
-    assert set(wanted.values()) <= set(PROBES)
+    assert set(wanted.values()) <= {route.path for route in health.ROUTES}
     return [
         f"{pod.name}: expected a {probe} on {path}"
         for pod, container in containers(manifests, "Deployment")

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import yaml
 
-from service.protocols.request import PROBES
+from service.protocols import health
 from tests.k8s.manifests import (
     K8S,
     Manifest,
@@ -17,6 +17,7 @@ from tests.k8s.manifests import (
 )
 from tests.k8s.routing import backends
 
+PROBES = [route.path for route in health.ROUTES]
 # Made by hand before the first `kubectl apply`: tokens are in no repository.
 SECRETS = {"vitrine-api-tokens": {"tokens"}, "vitrine-load-test-token": {"token"}}
 

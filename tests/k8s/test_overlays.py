@@ -8,6 +8,7 @@ import yaml
 
 from service.artifacts.manifest import Manifest as ModelManifest
 from service.artifacts.manifest import read_manifest
+from service.tasks import TASKS
 from tests.k8s.conftest import CPU
 from tests.k8s.manifests import (
     Manifests,
@@ -29,7 +30,8 @@ BASE = {"Namespace", "ServiceAccount", "ConfigMap", "Service", "Deployment", "HT
 OPERATED = {"PodDisruptionBudget", "NetworkPolicy", "ServiceMonitor", "PrometheusRule"}
 VGG16_PARAMETERS = 14_000_000
 MODELS = [
-    read_manifest(path.parent) for path in sorted((CHECKOUT / "models").glob("*/*/manifest.json"))
+    read_manifest(path.parent, TASKS)
+    for path in sorted((CHECKOUT / "models").glob("*/*/manifest.json"))
 ]
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from service.errors import Unauthorized
 from service.protocols.tokens import read_tokens
 from tests.k8s import policies, relations
 from tests.k8s.manifests import K8S, Manifests, named, render_text
@@ -119,9 +120,9 @@ def test_tokens_secret_is_what_the_service_reads(tmp_path: Path) -> None:
     digests.write_bytes(base64.b64decode(secret["data"]["tokens"]))
     token = (tmp_path / "token").read_text()
     assert digests.read_text().strip() == hashlib.sha256(token.encode()).hexdigest()
-    headers = {b"authorization": f"Bearer {token}".encode()}
-    assert read_tokens(digests).denial(headers) is None
-    assert read_tokens(digests).denial({}) is not None
+    read_tokens(digests).identify({b"authorization": f"Bearer {token}".encode()})
+    with pytest.raises(Unauthorized):
+        read_tokens(digests).identify({})
 
 
 def test_named_folders_and_files_are_there() -> None:

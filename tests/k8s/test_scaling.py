@@ -6,6 +6,7 @@ import pytest
 import yaml
 
 from service.artifacts.manifest import read_manifest
+from service.tasks import TASKS
 from tests.k8s.manifests import Manifest, Manifests, named
 from tests.k8s.relations import adapter_rules
 from tests.metrics import PROTOCOLS, metrics_of
@@ -118,7 +119,8 @@ def test_keda_scales_at_the_figures_of_the_hpa(rendered: dict[str, Manifests]) -
 
 
 def test_series_and_protocols_are_those_of_the_service() -> None:
-    metrics = metrics_of(read_manifest(CHECKOUT / "models" / "fashion-mnist" / "1")).expose()
+    manifest = read_manifest(CHECKOUT / "models" / "fashion-mnist" / "1", TASKS)
+    metrics = metrics_of(manifest).expose()
     for rule in adapter_rules():
         series, _, _ = rule["seriesQuery"].partition("{")
         assert f"# TYPE {series} ".encode() in metrics

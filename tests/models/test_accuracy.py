@@ -15,6 +15,7 @@ from PIL import Image, ImageOps
 
 from service.artifacts.manifest import read_manifest
 from service.pixels.preprocess import preprocess
+from service.tasks import TASKS
 from tests.server import CHECKOUT, serve
 
 COUNT = 1000
@@ -70,7 +71,7 @@ def answers(client: httpx.Client, test_split: tuple[Pixels, Pixels]) -> list[int
 def test_accuracy_is_that_of_the_manifest(
     answers: list[int], test_split: tuple[Pixels, Pixels]
 ) -> None:
-    accuracy = read_manifest(ARTIFACT).metrics["accuracy"]
+    accuracy = read_manifest(ARTIFACT, TASKS).metrics["accuracy"]
     deviation = np.sqrt(accuracy * (1 - accuracy) / COUNT)
     came = float((np.array(answers) == test_split[1]).mean())
     assert abs(came - accuracy) < 3 * deviation
@@ -80,7 +81,7 @@ def test_labels_are_those_of_the_trained_network(
     answers: list[int], test_split: tuple[Pixels, Pixels]
 ) -> None:
     keras: Any = pytest.importorskip("keras", reason="Keras is not installed")
-    spec = read_manifest(ARTIFACT).input
+    spec = read_manifest(ARTIFACT, TASKS).input
     batch = np.stack([preprocess(Image.fromarray(image), spec) for image in test_split[0]])
     network = keras.saving.load_model(ARTIFACT / "model.keras", compile=False)
     probabilities = network.predict_on_batch(batch)

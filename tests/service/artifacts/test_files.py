@@ -7,14 +7,16 @@ from typing import Any
 import pytest
 
 from service.artifacts.files import Artifact, find_artifacts, verify
-from service.artifacts.manifest import MANIFEST_FILE, read_manifest
+from service.artifacts.manifest import MANIFEST_FILE, Device, read_manifest
 from service.errors import ArtifactError
+from service.tasks import TASKS
+from tests.conftest import SHIPPED_MODELS
 
 EVERY_FILE = ["model.tflite", "model.keras", "sample.png", "README.md"]
 
 
 def found(models_dir: Path, *names: str) -> list[tuple[str, str]]:
-    artifacts = find_artifacts(models_dir, names)
+    artifacts = find_artifacts(models_dir, names, TASKS)
     return [(artifact.manifest.name, artifact.manifest.version) for artifact in artifacts]
 
 
@@ -34,11 +36,11 @@ def edit(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
 
 
 def artifact_in(folder: Path) -> Artifact:
-    return Artifact(folder, read_manifest(folder))
+    return Artifact(folder, read_manifest(folder, TASKS))
 
 
 def test_artifact_is_found_by_its_folder(artifact_folder: Path, models_dir: Path) -> None:
-    (artifact,) = find_artifacts(models_dir, ())
+    (artifact,) = find_artifacts(models_dir, (), TASKS)
     assert artifact == artifact_in(artifact_folder)
     assert artifact.path("sample.png") == artifact_folder / "sample.png"
 
@@ -55,16 +57,51 @@ def test_only_the_requested_models_are_found(artifact_folder: Path, models_dir: 
     assert found(models_dir, "shoes", "bags") == [("bags", "1"), ("shoes", "1")]
 
 
+def test_one_version_of_a_model_may_be_requested(artifact_folder: Path, models_dir: Path) -> None:
+    for name, version in (("fashion-mnist", "2"), ("fashion-mnist", "10"), ("bags", "2")):
+        copied(artifact_folder, name, version)
+    assert found(models_dir, "fashion-mnist/2") == [("fashion-mnist", "2")]
+    both = [("bags", "2"), ("fashion-mnist", "10")]
+    assert found(models_dir, "fashion-mnist/10", "bags") == both
+    every = [("fashion-mnist", version) for version in ("1", "10", "2")]
+    assert found(models_dir, "fashion-mnist/2", "fashion-mnist") == every
+
+
+@pytest.mark.parametrize("name", ["fashion-mnist/3", "fashion-mnist/", "bags/1", "1", "*"])
+def test_requested_version_that_is_not_there_is_named(models_dir: Path, name: str) -> None:
+    with pytest.raises(ArtifactError) as caught:
+        find_artifacts(models_dir, ("fashion-mnist/1", name), TASKS)
+    message = str(caught.value)
+    assert f"VITRINE_MODELS: expected {name} in {models_dir}, found fashion-mnist" in message
+
+
 def test_model_that_is_not_requested_may_be_broken(artifact_folder: Path, models_dir: Path) -> None:
     copied(artifact_folder, "bags", "1")
     (artifact_folder / MANIFEST_FILE).write_text("{")
     assert found(models_dir, "bags") == [("bags", "1")]
 
 
-def test_folder_without_a_manifest_does_not_exist(artifact_folder: Path, models_dir: Path) -> None:
+@pytest.mark.parametrize("kept", ["model.tflite", "model.keras"])
+def test_folder_with_a_network_and_no_manifest_is_named_in_the_log(
+    artifact_folder: Path, models_dir: Path, caplog: pytest.LogCaptureFixture, kept: str
+) -> None:
     unfinished = copied(artifact_folder, "fashion-mnist", "2")
-    (unfinished / MANIFEST_FILE).unlink()
+    for path in unfinished.iterdir():
+        if path.name != kept:
+            path.unlink()
     assert found(models_dir) == [("fashion-mnist", "1")]
+    assert caplog.messages == [f"{unfinished} is not served: it has no {MANIFEST_FILE}"]
+
+
+def test_folder_without_a_network_and_a_manifest_is_no_matter(
+    artifact_folder: Path, models_dir: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    notes = models_dir / "notes" / "2024"
+    notes.mkdir(parents=True)
+    (notes / "README.md").write_text("of the last year")
+    (models_dir / ".DS_Store").write_text("")
+    assert found(models_dir) == [("fashion-mnist", "1")]
+    assert caplog.messages == []
 
 
 @pytest.mark.parametrize(("name", "version"), [("fashion-mnist", "2"), ("bags", "1")])
@@ -74,26 +111,26 @@ def test_folder_that_is_not_called_as_its_manifest_says_is_refused(
     shutil.copytree(artifact_folder, models_dir / name / version)
     expected = f"{name}/{version}: expected the folder fashion-mnist/1 of its manifest"
     with pytest.raises(ArtifactError, match=expected):
-        find_artifacts(models_dir, ())
+        find_artifacts(models_dir, (), TASKS)
 
 
 def test_unreadable_manifest_stops_the_search(artifact_folder: Path, models_dir: Path) -> None:
-    edit(artifact_folder, lambda manifest: manifest.pop("labels"))
-    with pytest.raises(ArtifactError, match="field labels"):
-        find_artifacts(models_dir, ())
+    edit(artifact_folder, lambda manifest: manifest["task"].pop("labels"))
+    with pytest.raises(ArtifactError, match=r"field task\.labels"):
+        find_artifacts(models_dir, (), TASKS)
 
 
 @pytest.mark.parametrize("there", [True, False])
 def test_folder_without_any_model_is_refused(tmp_path: Path, there: bool) -> None:
     folder = tmp_path if there else tmp_path / "nowhere"
     with pytest.raises(ArtifactError) as caught:
-        find_artifacts(folder, ())
+        find_artifacts(folder, (), TASKS)
     assert f"expected at least one model in {folder}, found none" in str(caught.value)
 
 
 def test_requested_model_that_is_not_there_is_named(models_dir: Path) -> None:
     with pytest.raises(ArtifactError) as caught:
-        find_artifacts(models_dir, ("shoes", "fashion-mnist", "bags"))
+        find_artifacts(models_dir, ("shoes", "fashion-mnist", "bags"), TASKS)
     assert f"expected bags, shoes in {models_dir}, found fashion-mnist" in str(caught.value)
 
 
@@ -152,10 +189,35 @@ def test_what_serving_on_a_cpu_takes_may_not_be_absent(artifact_folder: Path, na
         verify(artifact_in(artifact_folder), "cpu")
 
 
-def test_altered_file_that_is_not_served_is_noticed(artifact_folder: Path) -> None:
-    (artifact_folder / "model.keras").write_bytes(b"altered")
-    with pytest.raises(ArtifactError, match=r"model\.keras: expected"):
-        verify(artifact_in(artifact_folder), "cpu")
+@pytest.mark.parametrize("name", ["README.md", "curves.png", "model.keras"])
+def test_altered_file_that_serving_on_a_cpu_does_not_take_is_no_matter(
+    artifact_folder: Path, name: str
+) -> None:
+    (artifact_folder / name).write_bytes(b"edited")
+    verify(artifact_in(artifact_folder), "cpu")
+    with pytest.raises(ArtifactError, match=f"{name}: expected"):
+        verify(artifact_in(artifact_folder))
+
+
+@pytest.mark.parametrize(
+    ("device", "name"),
+    [("cpu", "model.tflite"), ("cpu", "sample.png"), ("gpu", "model.keras"), ("gpu", "sample.png")],
+)
+def test_altered_file_that_serving_takes_is_noticed(
+    artifact_folder: Path, device: Device, name: str
+) -> None:
+    (artifact_folder / name).write_bytes(b"altered")
+    with pytest.raises(ArtifactError, match=f"{name}: expected .* bytes, got 7"):
+        verify(artifact_in(artifact_folder), device)
+
+
+def test_recorded_answer_of_a_denoiser_is_taken_for_serving(tmp_path: Path) -> None:
+    folder = tmp_path / "denoiser" / "1"
+    shutil.copytree(SHIPPED_MODELS / "denoiser" / "1", folder)
+    verify(artifact_in(folder), "cpu")
+    (folder / "sample-expected.png").write_bytes(b"altered")
+    with pytest.raises(ArtifactError, match=r"sample-expected\.png: expected"):
+        verify(artifact_in(folder), "cpu")
 
 
 def test_folder_in_place_of_a_file_is_a_missing_file(artifact_folder: Path) -> None:

@@ -6,34 +6,52 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from service.artifacts.manifest import MANIFEST_FILE, Engine, read_manifest, write_manifest
+from service.artifacts.manifest import (
+    MANIFEST_FILE,
+    Engine,
+    Manifest,
+    parse_manifest,
+    read_manifest,
+    write_manifest,
+)
 from service.errors import ArtifactError
 from service.pixels.spec import Tiling
+from service.tasks import TASKS
+from service.tasks.classification import ClassificationSpec, ExpectedLabel
+from service.tasks.denoising import DenoisingSpec
 from tests.conftest import SHIPPED_MODELS
 
-SHIPPED: dict[str, Any] = json.loads(
-    (SHIPPED_MODELS / "fashion-mnist" / "1" / MANIFEST_FILE).read_text()
-)
-TILING = {"multiple": 4, "tile": 64, "halo": 16}
+
+def shipped(name: str) -> dict[str, Any]:
+    """The fields of a shipped model's manifest, in the newest schema."""
+    manifest = read_manifest(SHIPPED_MODELS / name / "1", TASKS)
+    fields: dict[str, Any] = json.loads(manifest.model_dump_json(by_alias=True))
+    return fields
+
+
+CLASSIFIER, DENOISER = shipped("fashion-mnist"), shipped("denoiser")
 REQUIRED = [
-    *("schema", "name", "version", "task", "labels", "input", "output", "parameters", "metrics"),
+    *("schema", "name", "version", "input", "inputs", "outputs", "parameters", "metrics"),
     *("engines", "engine", "files", "sample", "training"),
-    *("input.shape", "input.color", "input.resize", "output.shape", "output.meaning"),
+    *("input.shape", "input.color", "input.resize", "inputs.image.shape", "inputs.image.meaning"),
+    *("outputs.probabilities.shape", "outputs.probabilities.meaning"),
     *("engines.litert.max_abs_difference", "engines.keras.milliseconds"),
     *("files.model*tflite.sha256", "files.model*tflite.bytes", "sample.file", "sample.expected"),
+    *("sample.expected.label", "sample.expected.index", "sample.expected.probability"),
     *("training.recipe", "training.arguments", "training.seed", "training.dataset"),
     *("training.dataset_sha256", "training.commit", "training.libraries", "training.seconds"),
-    *("tiling.multiple", "tiling.tile", "tiling.halo"),
+    *("task.labels", "task.tiling"),
+    *("task.tiling.multiple", "task.tiling.tile", "task.tiling.halo"),
 ]
 PARTS = [
-    *("", "input", "input.scale", "output", "tiling", "engines.litert", "files.sample*png"),
-    *("sample", "training"),
+    *("", "task", "task.tiling", "input", "input.scale", "inputs.image", "outputs.probabilities"),
+    *("engines.litert", "files.sample*png", "sample", "sample.expected", "training"),
 ]
 
 
 def changed(field: str, value: object) -> dict[str, Any]:
-    """The shipped manifest with one field set (dots between parts; * for a dot in a name)."""
-    manifest = deepcopy(SHIPPED) | ({"tiling": dict(TILING)} if "tiling" in field else {})
+    """A shipped manifest with one field set (dots between parts; * for a dot in a name)."""
+    manifest = deepcopy(DENOISER if field.startswith("task.tiling") else CLASSIFIER)
     *parts, last = field.split(".")
     part = manifest
     for name in parts:
@@ -50,7 +68,7 @@ def refusal(folder: Path, manifest: object) -> str:
     text = manifest if isinstance(manifest, str) else json.dumps(manifest)
     (folder / MANIFEST_FILE).write_text(text)
     with pytest.raises(ArtifactError) as caught:
-        read_manifest(folder)
+        read_manifest(folder, TASKS)
     message = str(caught.value)
     assert message.startswith(f"{folder / MANIFEST_FILE}: ")
     return message
@@ -60,33 +78,59 @@ def spelled(field: str) -> str:
     return field.replace("*", ".")
 
 
-def test_written_manifest_is_read_back_equal(tmp_path: Path) -> None:
-    manifest = read_manifest(SHIPPED_MODELS / "fashion-mnist" / "1")
+@pytest.mark.parametrize("fields", [CLASSIFIER, DENOISER], ids=["classifier", "denoiser"])
+def test_written_manifest_is_read_back_equal(tmp_path: Path, fields: dict[str, Any]) -> None:
+    manifest = parse_manifest(fields, TASKS)
     write_manifest(tmp_path, manifest)
-    assert read_manifest(tmp_path) == manifest
+    assert read_manifest(tmp_path, TASKS) == manifest
 
 
-def test_written_manifest_is_the_file_that_was_read(tmp_path: Path) -> None:
-    write_manifest(tmp_path, read_manifest(SHIPPED_MODELS / "fashion-mnist" / "1"))
-    assert json.loads((tmp_path / MANIFEST_FILE).read_text()) == SHIPPED
+@pytest.mark.parametrize("fields", [CLASSIFIER, DENOISER], ids=["classifier", "denoiser"])
+def test_written_manifest_holds_every_field_that_was_read(
+    tmp_path: Path, fields: dict[str, Any]
+) -> None:
+    write_manifest(tmp_path, parse_manifest(fields, TASKS))
+    assert json.loads((tmp_path / MANIFEST_FILE).read_text()) == fields
 
 
-def test_manifest_with_tiling_is_read(tmp_path: Path) -> None:
-    manifest = json.loads((SHIPPED_MODELS / "denoiser" / "1" / MANIFEST_FILE).read_text())
-    (tmp_path / MANIFEST_FILE).write_text(json.dumps(manifest | {"tiling": TILING}))
-    assert read_manifest(tmp_path).tiling == Tiling(multiple=4, tile=64, halo=16)
+def test_draft_is_written_with_the_fields_of_its_task(tmp_path: Path) -> None:
+    manifest = parse_manifest(CLASSIFIER, TASKS).model_copy(update={"files": {}})
+    write_manifest(tmp_path, manifest)
+    written = json.loads((tmp_path / MANIFEST_FILE).read_text())
+    assert written["schema"] == 2
+    assert written["task"]["labels"] == CLASSIFIER["task"]["labels"]
+    assert written["sample"]["expected"] == CLASSIFIER["sample"]["expected"]
 
 
-def test_denoiser_of_another_scale_is_refused(tmp_path: Path) -> None:
-    manifest = json.loads((SHIPPED_MODELS / "denoiser" / "1" / MANIFEST_FILE).read_text())
-    manifest["input"]["scale"]["mean"] = 0.5
-    assert "scaled to 0..1" in refusal(tmp_path, manifest)
+def test_part_of_the_task_is_of_its_type() -> None:
+    classifier, denoiser = (parse_manifest(each, TASKS) for each in (CLASSIFIER, DENOISER))
+    assert isinstance(classifier, Manifest)
+    assert isinstance(classifier.task, ClassificationSpec)
+    assert isinstance(classifier.sample.expected, ExpectedLabel)
+    assert isinstance(denoiser.task, DenoisingSpec)
+    assert denoiser.task.tiling == Tiling(multiple=4, tile=512, halo=32)
 
 
-def test_denoiser_with_an_output_of_another_shape_is_refused(tmp_path: Path) -> None:
-    manifest = json.loads((SHIPPED_MODELS / "denoiser" / "1" / MANIFEST_FILE).read_text())
-    manifest["output"]["shape"] = [10]
-    assert "expected an output of grey pixels of any size" in refusal(tmp_path, manifest)
+def test_sample_of_a_denoiser_takes_two_files() -> None:
+    assert parse_manifest(CLASSIFIER, TASKS).sample_files() == {"sample.png"}
+    files = {"sample.png", "sample-expected.png"}
+    assert parse_manifest(DENOISER, TASKS).sample_files() == files
+
+
+@pytest.mark.parametrize("task", ["segmentation", "", None, 7, ["classification"], {"a": "b"}])
+@pytest.mark.parametrize("field", ["task.type", "task"])
+def test_unknown_task_is_named_beside_the_known_and_the_setting_for_others(
+    tmp_path: Path, field: str, task: object
+) -> None:
+    message = refusal(tmp_path, changed(field, task))
+    assert "field task.type: expected one of classification, denoising, got " in message
+    assert "VITRINE_PLUGINS" in message
+
+
+@pytest.mark.parametrize("field", ["task", "task.type"])
+def test_missing_task_is_named(tmp_path: Path, field: str) -> None:
+    message = refusal(tmp_path, changed(field, ...))
+    assert "field task.type: expected one of classification, denoising, got None" in message
 
 
 @pytest.mark.parametrize("field", REQUIRED)
@@ -116,32 +160,39 @@ def test_unknown_field_of_resizing_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("field", "value"),
     [
-        ("schema", 2),
+        ("schema", 3),
+        ("schema", "2"),
         ("name", "Fashion MNIST"),
         ("name", "../fashion-mnist"),
         ("version", 1),
         ("version", "1.0"),
         ("version", ""),
-        ("task", "segmentation"),
-        ("labels", "Bag"),
+        ("task.labels", "Bag"),
+        ("task.labels", []),
+        ("task.multi_label", "maybe"),
+        ("task.threshold", 1.5),
         ("input", []),
         ("input.dtype", "uint8"),
         ("input.color", "cmyk"),
         ("input.scale.divisor", 0),
         ("input.scale.divisor", "half"),
-        ("output.meaning", "logits"),
+        ("outputs.probabilities.dtype", "int8"),
+        ("outputs.probabilities.shape", "10"),
+        ("outputs.probabilities.meaning", 7),
         ("parameters", "many"),
         ("parameters", 0),
         ("engine.cpu", "tflite"),
         ("engines.litert.file", 7),
-        ("engines.litert.label_agreement", 1.5),
+        ("engines.litert.quality", "good"),
+        ("engines.litert.quality.accuracy", "high"),
+        ("latency_objective_s", 0),
         ("files.model*tflite.sha256", "abc"),
         ("files.model*tflite.bytes", -1),
         ("metrics.accuracy", "high"),
         ("metrics.accuracy", float("nan")),
         ("training.seed", "one"),
         ("training.seconds", -1),
-        ("tiling", "large"),
+        ("task.tiling", "large"),
     ],
 )
 def test_unusable_value_is_named_and_shown(tmp_path: Path, field: str, value: object) -> None:
@@ -150,9 +201,21 @@ def test_unusable_value_is_named_and_shown(tmp_path: Path, field: str, value: ob
     assert f"got {value!r}" in message
 
 
+@pytest.mark.parametrize("field", ["inputs", "outputs", "engines", "engine"])
+def test_part_that_may_not_be_empty_is_named(tmp_path: Path, field: str) -> None:
+    assert f"field {field}: " in refusal(tmp_path, changed(field, {}))
+
+
+@pytest.mark.parametrize("name", ["", "two words", "1st", "x" * 64])
+@pytest.mark.parametrize("side", ["inputs", "outputs"])
+def test_tensor_without_a_usable_name_is_refused(tmp_path: Path, side: str, name: str) -> None:
+    tensor = {"shape": [10], "dtype": "float32", "meaning": "scores"}
+    assert f"field {side}.{name}" in refusal(tmp_path, changed(side, {name: tensor}))
+
+
 @pytest.mark.parametrize("engine", ["onnx", "LiteRT", ""])
 def test_unknown_engine_is_named(tmp_path: Path, engine: str) -> None:
-    message = refusal(tmp_path, changed(f"engines.{engine}", SHIPPED["engines"]["litert"]))
+    message = refusal(tmp_path, changed(f"engines.{engine}", CLASSIFIER["engines"]["litert"]))
     assert f"field engines.{engine}" in message
 
 
@@ -183,8 +246,8 @@ def test_unknown_method_of_resizing_is_named(tmp_path: Path) -> None:
 
 
 def test_all_wrong_fields_are_named_at_once(tmp_path: Path) -> None:
-    message = refusal(tmp_path, changed("labels", ...) | {"parameters": -1, "extra": 1})
-    assert all(f"field {name}: " in message for name in ("labels", "parameters", "extra"))
+    message = refusal(tmp_path, changed("task.labels", ...) | {"parameters": -1, "extra": 1})
+    assert all(f"field {name}: " in message for name in ("task.labels", "parameters", "extra"))
 
 
 @pytest.mark.parametrize(
@@ -208,11 +271,11 @@ def test_file_that_is_not_an_object_is_refused(tmp_path: Path, text: str) -> Non
 
 def test_folder_without_a_manifest_cannot_be_read(tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match=r"manifest\.json: cannot be read: No such file"):
-        read_manifest(tmp_path)
+        read_manifest(tmp_path, TASKS)
 
 
 def test_manifest_cannot_be_changed() -> None:
-    manifest = read_manifest(SHIPPED_MODELS / "fashion-mnist" / "1")
+    manifest = read_manifest(SHIPPED_MODELS / "fashion-mnist" / "1", TASKS)
     with pytest.raises(ValidationError, match="frozen"):
         manifest.version = "2"
 
@@ -225,7 +288,7 @@ def test_tiling_that_does_not_fit_together_is_refused(
     tmp_path: Path, multiple: int, tile: int, halo: int
 ) -> None:
     tiling = {"multiple": multiple, "tile": tile, "halo": halo}
-    assert "field tiling" in refusal(tmp_path, changed("tiling", tiling))
+    assert "field task.tiling" in refusal(tmp_path, changed("task.tiling", tiling))
 
 
 def test_refused_tiling_says_what_fits() -> None:
@@ -242,11 +305,11 @@ def test_tiling_that_fits_together_is_taken(multiple: int, tile: int, halo: int)
     ("field", "value", "said"),
     [
         ("input.color", "rgb", "expected 3 channels of input for rgb, got 1"),
-        ("labels", ["a", "b"], "expected an output of probabilities for each of 2 labels"),
+        ("task.labels", ["a", "b"], "expected one output of probabilities or logits for each of 2"),
         ("sample.expected.index", 2, "expected the sample's label 'Trouser' at index 2"),
         ("sample.expected.index", 99, "expected the sample's label 'Trouser' at index 99"),
-        ("sample.expected", {"file": "a.png"}, "and a label as the sample's answer"),
-        ("task", "denoising", "expected a tiling, and an image as the sample's answer"),
+        ("sample.expected", {"file": "a.png"}, "field sample.expected.label: Field required"),
+        ("task", DENOISER["task"], "field sample.expected.file: Field required"),
     ],
 )
 def test_parts_that_contradict_each_other_are_refused(

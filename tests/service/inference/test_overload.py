@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from http.client import HTTPResponse
 from pathlib import Path
 
 import httpx
@@ -16,24 +17,32 @@ import pytest
 
 from service.artifacts.files import Artifact
 from service.artifacts.manifest import Device, EngineName, read_manifest
+from service.call import Call
+from service.engines.engine import Tensors
 from service.errors import Unavailable
 from service.inference.model import Model
-from service.inference.registry import Models
+from service.inference.registry import Registry
 from service.pixels.preprocess import Floats
-from service.protocols.native import Handlers
-from service.protocols.response import Response
+from service.server.app import App
+from service.server.front import Front
 from service.settings import Settings
+from service.tasks import TASKS
+from service.tasks.classification import Classification, ClassificationOptions
+from service.tasks.task import Answer
 from service.telemetry.metrics import Metrics
-from tests.asgi import body_part, request
+from tests.conftest import SHIPPED_MODELS
 from tests.drawing import encode, gradient
 from tests.exposition import Series, parsed, value
 from tests.metrics import metrics_of
-from tests.server import CHECKOUT, Server, serve
-from tests.service.protocols.test_native import PNG, SAMPLE
+from tests.server import Server, serve
 
+FOLDER = SHIPPED_MODELS / "fashion-mnist" / "1"
+SAMPLE = (FOLDER / "sample.png").read_bytes()
+PNG = {"Content-Type": "image/png"}
 DENOISER = "/v1/models/denoiser:predict"
 SLOW = encode(gradient(1400, 1400).convert("L"), "PNG")
 QUICK = encode(gradient(16, 16).convert("L"), "PNG")
+HEAD = f"POST {DENOISER} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(QUICK)}\r\n"
 HANGS_S = 60  # only ever waited for in full where a test fails
 EIGHT = 8
 
@@ -47,6 +56,20 @@ def post(server: Server, data: bytes, **headers: str) -> httpx.Response:
     return httpx.post(
         f"{server.url}{DENOISER}", content=data, headers=PNG | headers, timeout=HANGS_S
     )
+
+
+def connected(server: Server) -> socket.socket:
+    """A connection of its own."""
+    url = httpx.URL(server.url)
+    return socket.create_connection((url.host, url.port), timeout=HANGS_S)
+
+
+def status(connection: socket.socket) -> int:
+    """The status of the next answer on a connection, once it is whole."""
+    answer = HTTPResponse(connection)
+    answer.begin()
+    answer.read()
+    return answer.status
 
 
 def metrics(server: Server) -> Series:
@@ -153,10 +176,8 @@ def test_image_whose_deadline_passes_while_it_waits_is_not_computed(
 def test_image_whose_client_has_gone_while_it_waits_is_not_computed(
     narrow: Server, idle: Series, computing: "Future[httpx.Response]"
 ) -> None:
-    url = httpx.URL(narrow.url)
-    head = f"POST {DENOISER} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(QUICK)}\r\n\r\n"
-    with socket.create_connection((url.host, url.port)) as connection:
-        connection.sendall(head.encode() + QUICK)
+    with connected(narrow) as connection:
+        connection.sendall(f"{HEAD}\r\n".encode() + QUICK)
         wait_until(narrow, lambda now: value(now, "vitrine_queue_depth") == 1)
     requests = "vitrine_requests_total"
     gone = value(idle, requests, model="denoiser", status="499") + 1
@@ -195,14 +216,22 @@ def test_refused_client_keeps_its_connection_and_its_request_id(
 
 
 def test_request_that_never_becomes_whole_is_504_at_its_deadline(
+    narrow: Server, idle: Series
+) -> None:
+    with connected(narrow) as connection:
+        connection.sendall(f"{HEAD}X-Request-Timeout-Ms: 50\r\n\r\n".encode() + QUICK[:10])
+        assert status(connection) == 504
+
+
+def test_full_queue_refuses_a_request_before_it_is_whole_and_keeps_the_connection(
     narrow: Server, full: "Future[httpx.Response]"
 ) -> None:
-    url = httpx.URL(narrow.url)
-    head = f"POST {DENOISER} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(QUICK)}\r\n"
-    with socket.create_connection((url.host, url.port), timeout=HANGS_S) as connection:
-        connection.sendall(f"{head}X-Request-Timeout-Ms: 50\r\n\r\n".encode() + QUICK[:10])
-        assert connection.recv(65536).startswith(b"HTTP/1.1 504 ")
-    assert not full.done()
+    with connected(narrow) as connection:
+        connection.sendall(f"{HEAD}\r\n".encode() + QUICK[:10])
+        assert status(connection) == 503
+        assert not full.done()
+        connection.sendall(QUICK[10:] + b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert status(connection) == 200
 
 
 def test_full_queue_refuses_nothing_else(narrow: Server, full: "Future[httpx.Response]") -> None:
@@ -248,27 +277,27 @@ class HeldEngine:
         self.busy = threading.Event()
         self.released = threading.Event()
 
-    def predict(self, batch: Floats) -> Floats:
+    def predict(self, batch: Tensors) -> dict[str, Floats]:
+        (images,) = batch.values()
         self.busy.set()
         assert self.released.wait(HANGS_S)
-        return np.tile(np.linspace(0, 1, 10, dtype=np.float32), (len(batch), 1))
+        rows = np.tile(np.linspace(0, 1, 10, dtype=np.float32), (len(images), 1))
+        return {"probabilities": rows}
 
 
 @dataclass
 class Slow:
-    """The routes of one classifier, before whose engine four images may wait."""
+    """A registry of one classifier, before whose engine four images may wait."""
 
     engine: HeldEngine
-    handlers: Handlers
+    registry: Registry
     metrics: Metrics
 
-    async def answer(self, images: int) -> Response:
-        files = [("image", ("a.png", SAMPLE))] * images
-        form = httpx.Request("POST", "http://x", files=files)
-        content_type = {"Content-Type": form.headers["content-type"]}
-        asked = request(body_part(form.read()), headers=content_type)
-        asked.set_timeout(HANGS_S)
-        return await self.handlers.predict(asked, "fashion-mnist", None)
+    async def answer(self, images: int) -> list[Answer | Exception]:
+        call, options = Call("test", timeout_s=HANGS_S), ClassificationOptions()
+        return await self.registry.infer_each(
+            "fashion-mnist", None, [SAMPLE] * images, call, options
+        )
 
     def waiting(self) -> float:
         return value(parsed(self.metrics.expose().decode()), "vitrine_queue_depth")
@@ -276,14 +305,15 @@ class Slow:
 
 @pytest.fixture
 def slow() -> Iterator[Slow]:
-    folder = CHECKOUT / "models/fashion-mnist/1"
-    artifact = Artifact(folder, read_manifest(folder))
+    manifest = read_manifest(FOLDER, TASKS)
     settings = Settings(queue_limit=4, workers=1)
-    metrics, engine = metrics_of(artifact.manifest), HeldEngine()
-    models = Models([Model(artifact, engine, settings, metrics)])
-    yield Slow(engine, Handlers(models, settings), metrics)
+    metrics, engine = metrics_of(manifest), HeldEngine()
+    task = Classification(manifest)
+    model = Model(Artifact(FOLDER, manifest), task, engine, settings, metrics)
+    registry = Registry([model], {})
+    yield Slow(engine, registry, metrics)
     engine.released.set()
-    models.close()
+    registry.close()
 
 
 async def until(holds: Callable[[], bool]) -> None:
@@ -293,26 +323,31 @@ async def until(holds: Callable[[], bool]) -> None:
 
 
 @pytest.mark.anyio
-async def test_form_of_more_images_than_may_wait_now_is_503_as_a_whole(slow: Slow) -> None:
-    forms = [asyncio.create_task(slow.answer(1))]
+async def test_more_images_than_may_wait_now_are_refused_as_a_whole(slow: Slow) -> None:
+    calls = [asyncio.create_task(slow.answer(1))]
     await until(slow.engine.busy.is_set)
-    forms.append(asyncio.create_task(slow.answer(2)))
+    calls.append(asyncio.create_task(slow.answer(2)))
     await until(lambda: slow.waiting() == 2)
     with pytest.raises(Unavailable, match="at most 4 waiting images, got 5"):
         await slow.answer(3)
     assert slow.waiting() == 2
-    forms.append(asyncio.create_task(slow.answer(2)))
+    calls.append(asyncio.create_task(slow.answer(2)))
     await until(lambda: slow.waiting() == 4)
     slow.engine.released.set()
-    answers = [await form for form in forms]
-    assert [answer.body.count(b'"top"') for answer in answers] == [1, 2, 2]
+    answers = [await each for each in calls]
+    assert [len(each) for each in answers] == [1, 2, 2]
+    assert all(isinstance(answer, Answer) for each in answers for answer in each)
 
 
-def test_form_of_more_images_than_may_ever_wait_is_413(tmp_path: Path) -> None:
-    with serve(tmp_path, models="fashion-mnist-mlp", workers=1, queue_limit=4) as server:
-        path = f"{server.url}/v1/models/fashion-mnist-mlp:predict"
-        image = ("image", ("a.png", SAMPLE))
-        assert httpx.post(path, files=[image] * 4).status_code == 200
-        refused = httpx.post(path, files=[image] * 5)
+@pytest.mark.anyio
+async def test_form_of_more_images_than_may_ever_wait_is_413() -> None:
+    app = App(Settings(models=("fashion-mnist-mlp",), workers=1, queue_limit=4))
+    transport = httpx.ASGITransport(Front(lambda: app))
+    path = "/v1/models/fashion-mnist-mlp:predict"
+    image = ("image", ("a.png", SAMPLE))
+    async with httpx.AsyncClient(transport=transport, base_url="http://x") as client:
+        assert (await client.post(path, files=[image] * 4)).status_code == 200
+        refused = await client.post(path, files=[image] * 5)
+    app.close()
     assert refused.status_code == 413
     assert refused.json() == {"error": "expected at most 4 images at once, got 5"}

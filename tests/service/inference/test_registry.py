@@ -1,41 +1,70 @@
+import asyncio
 import hashlib
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from service.artifacts.files import Artifact, find_artifacts
-from service.artifacts.manifest import MANIFEST_FILE, read_manifest
-from service.engines.engine import KerasEngine, LiteRTEngine
-from service.errors import ArtifactError, SettingsError, UnknownModel
-from service.inference.registry import Models, choose_device, choose_engine, load_models
+from service.artifacts.manifest import (
+    MANIFEST_FILE,
+    Device,
+    EngineName,
+    Manifest,
+    parse_manifest,
+    read_manifest,
+)
+from service.call import Call
+from service.engines.engine import Tensors
+from service.errors import (
+    ArtifactError,
+    BadInput,
+    DeadlinePassed,
+    SettingsError,
+    TooLarge,
+    UnknownModel,
+    UnsupportedImage,
+)
+from service.inference.model import Model, Source
+from service.inference.registry import Registry, load_registry
+from service.pixels.preprocess import Floats
 from service.settings import Settings
+from service.tasks import TASKS
+from service.tasks.classification import Classification, ClassificationOptions
+from service.tasks.denoising import Denoising
+from service.tasks.task import Answer, Options
+from tests.conftest import SHIPPED_MODELS
+from tests.drawing import gradient
 from tests.exposition import parsed
 from tests.metrics import metrics_of
+from tests.service.artifacts.test_manifest import CLASSIFIER, DENOISER
 
-Load = Callable[..., Models]
+SAMPLE = (SHIPPED_MODELS / "fashion-mnist/1/sample.png").read_bytes()
+
+Load = Callable[..., Registry]
 
 
 @pytest.fixture
 def load(models_dir: Path) -> Iterator[Load]:
     """Loads the models of `models_dir`, by default with small batches on the CPU."""
-    loaded: list[Models] = []
+    loaded: list[Registry] = []
 
-    def load(**settings: Any) -> Models:
+    def load(**settings: Any) -> Registry:
         chosen: dict[str, Any] = {"device": "cpu", "workers": 1, "max_batch_size": 4} | settings
         all_settings = Settings(models_dir=models_dir, **chosen)
-        artifacts = find_artifacts(models_dir, all_settings.models)
+        artifacts = find_artifacts(models_dir, all_settings.models, TASKS)
         metrics = metrics_of(*(artifact.manifest for artifact in artifacts))
-        models = load_models(artifacts, all_settings, metrics)
-        loaded.append(models)
-        return models
+        registry = load_registry(artifacts, TASKS, all_settings, metrics)
+        loaded.append(registry)
+        return registry
 
     yield load
-    for models in loaded:
-        models.close()
+    for registry in loaded:
+        registry.close()
 
 
 def edit(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
@@ -52,8 +81,8 @@ def add_copy(folder: Path, name: str, version: str) -> None:
     edit(copy, lambda manifest: manifest.update(name=name, version=version))
 
 
-def found(models: Models, name: str, version: str | None = None) -> tuple[str, str]:
-    manifest = models.find(name, version).manifest
+def found(registry: Registry, name: str, version: str | None = None) -> tuple[str, str]:
+    manifest = registry.find(name, version).manifest
     return manifest.name, manifest.version
 
 
@@ -69,9 +98,9 @@ def test_highest_version_is_meant_without_one(
 
 def test_every_version_is_found_by_its_number(artifact_folder: Path, load: Load) -> None:
     add_copy(artifact_folder, "fashion-mnist", "2")
-    models = load()
+    registry = load()
     for version in ("1", "2"):
-        assert found(models, "fashion-mnist", version) == ("fashion-mnist", version)
+        assert found(registry, "fashion-mnist", version) == ("fashion-mnist", version)
 
 
 def test_names_are_sorted_and_named_once(artifact_folder: Path, load: Load) -> None:
@@ -79,6 +108,20 @@ def test_names_are_sorted_and_named_once(artifact_folder: Path, load: Load) -> N
     add_copy(artifact_folder, "shoes", "1")
     add_copy(artifact_folder, "bags", "1")
     assert load().names() == ["bags", "fashion-mnist", "shoes"]
+
+
+def test_versions_are_listed_by_their_numbers(artifact_folder: Path, load: Load) -> None:
+    for version in ("10", "2"):
+        add_copy(artifact_folder, "fashion-mnist", version)
+    versions = load().versions("fashion-mnist")
+    assert [model.manifest.version for model in versions] == ["1", "2", "10"]
+
+
+def test_only_the_named_version_is_loaded(artifact_folder: Path, load: Load) -> None:
+    for version in ("2", "3"):
+        add_copy(artifact_folder, "fashion-mnist", version)
+    registry = load(models=("fashion-mnist/2",))
+    assert [model.manifest.version for model in registry.versions("fashion-mnist")] == ["2"]
 
 
 def test_only_the_named_models_are_loaded(artifact_folder: Path, load: Load) -> None:
@@ -143,6 +186,13 @@ def test_altered_network_stops_the_start(artifact_folder: Path, load: Load) -> N
         load()
 
 
+def test_edited_card_does_not_stop_the_start(artifact_folder: Path, load: Load) -> None:
+    card = artifact_folder / "README.md"
+    card.write_text(card.read_text().replace("the", "teh"))
+    (artifact_folder / "curves.png").unlink()
+    assert load().names() == ["fashion-mnist"]
+
+
 def replace_file(folder: Path, name: str, content: bytes) -> None:
     """Put other content into a file, and its checksum into the manifest."""
     (folder / name).write_bytes(content)
@@ -165,7 +215,11 @@ def test_sample_that_is_no_image_stops_the_start(artifact_folder: Path, load: Lo
 def test_input_of_another_size_than_the_network_takes_stops_the_start(
     artifact_folder: Path, load: Load
 ) -> None:
-    edit(artifact_folder, lambda manifest: manifest["input"].update(shape=[32, 32, 1]))
+    def enlarge(manifest: dict[str, Any]) -> None:
+        for part in (manifest["input"], manifest["inputs"]["image"]):
+            part["shape"] = [32, 32, 1]
+
+    edit(artifact_folder, enlarge)
     with pytest.raises(ArtifactError, match="do not fit"):
         load()
 
@@ -186,16 +240,16 @@ def test_folder_without_models_stops_the_start(artifact_folder: Path, load: Load
 def test_loaded_model_is_announced_in_the_metrics(
     artifact_folder: Path,
 ) -> None:
-    artifact = Artifact(artifact_folder, read_manifest(artifact_folder))
+    artifact = Artifact(artifact_folder, read_manifest(artifact_folder, TASKS))
     metrics = metrics_of(artifact.manifest)
-    load_models([artifact], Settings(device="cpu", workers=1), metrics).close()
+    load_registry([artifact], TASKS, Settings(device="cpu", workers=1), metrics).close()
     labels = {
         "model": "fashion-mnist",
         "version": "1",
         "task": "classification",
         "engine": "litert-dynamic-int8",
         "device": "cpu",
-        "sha256": read_manifest(artifact_folder).files["model.tflite"].sha256,
+        "sha256": read_manifest(artifact_folder, TASKS).files["model.tflite"].sha256,
     }
     series = parsed(metrics.expose().decode())
     assert [pairs for name, pairs in series if name == "vitrine_model_info"] == [
@@ -207,89 +261,191 @@ def test_largest_batch_need_not_be_a_power_of_two(load: Load) -> None:
     assert load(max_batch_size=3).names() == ["fashion-mnist"]
 
 
-def test_cpu_is_taken_without_a_look_for_gpus() -> None:
-    assert choose_device("cpu") == "cpu"
+class SteadyEngine:
+    """Answers whatever comes in the same way; no network is loaded."""
+
+    name: EngineName = "keras"
+    device: Device = "cpu"
+    fixed_sizes = False
+
+    def __init__(self, manifest: Manifest) -> None:
+        self._outputs = manifest.outputs
+
+    def predict(self, batch: Tensors) -> dict[str, Floats]:
+        (given,) = batch.values()
+        (name,) = self._outputs
+        if given.shape[1:] != (28, 28, 1):
+            return {name: given}
+        return {name: np.tile(np.linspace(0, 1, 10, dtype=np.float32), (len(given), 1))}
 
 
-# What Keras and its backend warn of on import is theirs.
-@pytest.mark.filterwarnings("ignore")
-@pytest.mark.skipif(Path("/dev/nvidiactl").exists(), reason="there is a GPU")
-def test_gpu_without_a_gpu_stops_the_start() -> None:
-    with pytest.raises(SettingsError, match="VITRINE_DEVICE=gpu: expected "):
-        choose_device("gpu")
+Serve = Callable[..., Registry]
 
 
-@pytest.mark.skipif(Path("/dev/nvidiactl").exists(), reason="there is a GPU")
-def test_auto_without_a_gpu_is_the_cpu() -> None:
-    assert choose_device("auto") == "cpu"
+@pytest.fixture
+def serve(tmp_path: Path) -> Iterator[Serve]:
+    """A registry of models of the given names and versions; `d` begins a denoiser's name."""
+    served: list[Registry] = []
+
+    def serve(*names: str, defaults: Mapping[str, str] | None = None) -> Registry:
+        models = [model(name, tmp_path) for name in names]
+        served.append(Registry(models, defaults or {}))
+        return served[-1]
+
+    yield serve
+    for registry in served:
+        registry.close()
 
 
-def see_gpus(monkeypatch: pytest.MonkeyPatch, count: Callable[[], int]) -> None:
-    """Let the machine have a device file, and the backend count its GPUs so."""
-    monkeypatch.setattr("service.inference.registry.visible_gpus", lambda: ["0"])
-    monkeypatch.setattr("service.inference.registry.keras_is_installed", lambda: True)
-    monkeypatch.setattr("service.inference.registry.let_memory_grow", lambda: None)
-    monkeypatch.setattr("service.inference.registry.count_gpus", count)
+def model(name: str, folder: Path) -> Model:
+    name, _, version = name.partition("/")
+    fields = DENOISER if name.startswith("d") else CLASSIFIER
+    manifest = parse_manifest(fields | {"name": name, "version": version or "1"}, TASKS)
+    task = TASKS[manifest.task.type](manifest)
+    engine = SteadyEngine(manifest)
+    settings = Settings(workers=1, queue_limit=4)
+    return Model(Artifact(folder, manifest), task, engine, settings, metrics_of(manifest))
 
 
-@pytest.mark.parametrize("error", [ImportError, ValueError, RuntimeError])
-def test_auto_falls_back_to_the_cpu_and_says_why(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, error: type[Exception]
+def call() -> Call:
+    return Call("test", timeout_s=60)
+
+
+def labelled(answer: object) -> bool:
+    return isinstance(answer, Answer) and isinstance(answer.content, Mapping)
+
+
+@pytest.mark.parametrize("name", ["fashion-mnist", "bags"])
+def test_only_model_of_a_task_is_its_default(serve: Serve, name: str) -> None:
+    registry = serve(name, "d-small")
+    assert registry.default(Classification) == name
+    assert registry.default(Denoising) == "d-small"
+
+
+def test_versions_of_one_model_are_one_default(serve: Serve) -> None:
+    registry = serve("bags", "bags/2")
+    assert registry.default(Classification) == "bags"
+    assert [registry.is_default(each) for each in registry.versions("bags")] == [False, True]
+
+
+def test_usual_model_is_the_default_among_several(serve: Serve) -> None:
+    registry = serve("bags", "fashion-mnist", "shoes", "d-small", "denoiser")
+    assert registry.default(Classification) == "fashion-mnist"
+    assert registry.default(Denoising) == "denoiser"
+    defaults = [name for name in registry.names() if registry.is_default(registry.find(name))]
+    assert defaults == ["denoiser", "fashion-mnist"]
+
+
+def test_setting_chooses_another_default(serve: Serve) -> None:
+    registry = serve("bags", "fashion-mnist", "denoiser", defaults={"classify": "bags"})
+    assert registry.default(Classification) == "bags"
+    assert registry.default(Denoising) == "denoiser"
+    assert not registry.is_default(registry.find("fashion-mnist"))
+
+
+def test_without_a_default_the_names_are_listed(serve: Serve) -> None:
+    registry = serve("bags", "shoes", "denoiser")
+    with pytest.raises(BadInput) as caught:
+        registry.select_for(Classification, None, call())
+    assert str(caught.value) == "expected the name of a model, one of bags, shoes; got none"
+    assert not registry.is_default(registry.find("bags"))
+
+
+def test_without_a_model_of_a_task_that_is_said_and_none_is_named(serve: Serve) -> None:
+    with pytest.raises(BadInput) as caught:
+        serve("bags").select_for(Denoising, None, call())
+    assert str(caught.value) == "no model for denoising is served here"
+
+
+def test_model_of_another_task_is_refused(serve: Serve) -> None:
+    with pytest.raises(BadInput) as caught:
+        serve("bags", "denoiser").select_for(Denoising, "bags", call())
+    assert str(caught.value) == (
+        "expected a model for denoising to denoise an image, got bags, which is for classification"
+    )
+
+
+@pytest.mark.parametrize(
+    ("defaults", "said"),
+    [
+        ({"paint": "bags"}, "expected one of classify, denoise before =, got 'paint'"),
+        ({"classify": "shoes"}, "expected a model of bags, denoiser; got 'shoes'"),
+        ({"classify": "denoiser"}, "expected a model for classification to classify an image"),
+    ],
+)
+def test_default_that_cannot_be_served_stops_the_start(
+    serve: Serve, defaults: dict[str, str], said: str
 ) -> None:
-    def count() -> int:
-        raise error("no driver")
-
-    see_gpus(monkeypatch, count)
-    assert choose_device("auto") == "cpu"
-    assert "no GPU is used: Keras's backend cannot be loaded: no driver" in caplog.text
-    with pytest.raises(SettingsError, match=r"expected a GPU; .* no driver"):
-        choose_device("gpu")
+    with pytest.raises(SettingsError, match=f"VITRINE_DEFAULT_MODELS: {said}"):
+        serve("bags", "denoiser", defaults=defaults)
 
 
-def test_auto_says_that_the_backend_sees_no_gpu(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+def test_task_without_a_form_route_is_no_choice_for_a_default(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    see_gpus(monkeypatch, lambda: 0)
-    assert choose_device("auto") == "cpu"
-    assert "no GPU is used: Keras's backend sees none" in caplog.text
+    monkeypatch.setattr(Denoising, "verb", None)
+    for verb in ("None", "denoise"):
+        with pytest.raises(SettingsError, match=f"expected one of classify before =, got '{verb}'"):
+            serve("bags", "denoiser", defaults={verb: "denoiser"})
 
 
-def test_auto_says_that_keras_is_not_installed(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    see_gpus(monkeypatch, lambda: 1)
-    monkeypatch.setattr("service.inference.registry.keras_is_installed", lambda: False)
-    assert choose_device("auto") == "cpu"
-    assert "no GPU is used: Keras is not installed" in caplog.text
+def test_selected_model_is_noted_in_the_call(serve: Serve) -> None:
+    registry = serve("bags", "bags/2", "denoiser")
+    for name, version, chosen in (("bags", None, "2"), ("bags", "1", "1"), ("denoiser", None, "1")):
+        mine = call()
+        task = registry.select(name, version, mine).manifest.task.type
+        assert (mine.model, mine.version, mine.task) == (name, chosen, task)
 
 
-def test_auto_takes_a_gpu_that_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
-    see_gpus(monkeypatch, lambda: 1)
-    assert choose_device("auto") == "gpu"
+def test_named_model_answers(serve: Serve) -> None:
+    registry, mine = serve("bags", "denoiser"), call()
+    answer = asyncio.run(registry.infer("bags", None, SAMPLE, mine, ClassificationOptions(top_k=2)))
+    assert isinstance(answer.content, Mapping)
+    assert answer.content["top"] == [
+        {"label": "Ankle boot", "index": 9, "probability": 1.0},
+        {"label": "Bag", "index": 8, "probability": pytest.approx(8 / 9, abs=1e-6)},
+    ]
+    assert (mine.model, mine.version, mine.items) == ("bags", "1", 1)
+    image = gradient()
+    clean = asyncio.run(registry.infer("denoiser", "1", image, call(), Options())).image()
+    np.testing.assert_array_equal(np.asarray(clean), np.asarray(image))
 
 
-def test_engine_of_the_cpu_is_the_one_that_export_chose(artifact_folder: Path) -> None:
-    artifact = Artifact(artifact_folder, read_manifest(artifact_folder))
-    engine = choose_engine(artifact, "cpu", threads=1)
-    assert isinstance(engine, LiteRTEngine)
-    assert engine.name == artifact.manifest.engine["cpu"] == "litert-dynamic-int8"
+@pytest.mark.parametrize(("name", "version"), [("shoes", None), ("bags", "2")])
+def test_unknown_model_does_not_answer(serve: Serve, name: str, version: str | None) -> None:
+    with pytest.raises(UnknownModel):
+        asyncio.run(serve("bags").infer(name, version, SAMPLE, call(), ClassificationOptions()))
 
 
-@pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("name", ["keras", "keras-half"])
-def test_keras_is_the_engine_of_a_cpu_where_the_artifact_says_so(
-    artifact_folder: Path, name: str
-) -> None:
-    pytest.importorskip("keras")
-    edit(artifact_folder, lambda manifest: manifest["engine"].update(cpu=name))
-    artifact = Artifact(artifact_folder, read_manifest(artifact_folder))
-    engine = choose_engine(artifact, "cpu", threads=1)
-    assert isinstance(engine, KerasEngine)
-    assert (engine.device, engine.name) == ("cpu", name)
+def test_several_items_are_answered_in_their_places(serve: Serve) -> None:
+    mine = call()
+    sources: list[Source] = [
+        SAMPLE,
+        b"no image",
+        gradient(),
+        {"image": np.zeros((9, 9), np.float32)},
+    ]
+    first, unsupported, opened, shape = asyncio.run(
+        serve("bags").infer_each("bags", None, sources, mine, ClassificationOptions())
+    )
+    assert labelled(first)
+    assert labelled(opened)
+    assert isinstance(unsupported, UnsupportedImage)
+    assert isinstance(shape, BadInput)
+    assert mine.items == 2
 
 
-def test_artifact_without_an_engine_for_the_device_is_refused(artifact_folder: Path) -> None:
-    edit(artifact_folder, lambda manifest: manifest["engine"].pop("gpu"))
-    artifact = Artifact(artifact_folder, read_manifest(artifact_folder))
-    with pytest.raises(ArtifactError, match="expected an engine for the gpu, got one for the cpu"):
-        choose_engine(artifact, "gpu", threads=1)
+def test_more_items_than_may_ever_wait_are_too_many(serve: Serve) -> None:
+    registry, options = serve("bags"), ClassificationOptions()
+    with pytest.raises(TooLarge, match="expected at most 4 images at once, got 5"):
+        asyncio.run(registry.infer_each("bags", None, [SAMPLE] * 5, call(), options))
+    answers = asyncio.run(registry.infer_each("bags", None, [SAMPLE] * 4, call(), options))
+    assert all(map(labelled, answers))
+
+
+def test_deadline_that_has_passed_is_that_of_the_whole_call(serve: Serve) -> None:
+    late = Call("test", timeout_s=0)
+    with pytest.raises(DeadlinePassed):
+        asyncio.run(
+            serve("bags").infer_each("bags", None, [SAMPLE] * 2, late, ClassificationOptions())
+        )

@@ -11,10 +11,11 @@ import pytest
 from PIL import ExifTags, Image
 
 from service.errors import BadInput, RequestError, TooLarge, UnsupportedImage
-from service.pixels.decode import FORMATS, check_denoise_size, decode, decode_planes, open_image
+from service.pixels.decode import FORMATS, check_image, decode, detach, open_image
 from service.pixels.preprocess import Pixels, to_pixels
 from service.pixels.spec import Contain, Cover, FashionMnist, Input, KeepSize, Stretch
 from tests.drawing import LOSSLESS, encode, gradient, mean_difference, noise, pixels
+from tests.image_files import FILES, STORED, stored
 from tests.server import CHECKOUT
 
 ANY_SIZE_GREY = Input(shape=(None, None, 1), color="grey", resize=KeepSize())
@@ -28,32 +29,6 @@ RESIZED = {
     "fashion-mnist": SMALL_GREY,
 }
 
-# How an upright image is stored under each EXIF orientation.
-STORED = {
-    1: None,
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_90,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_270,
-}
-FILES = {
-    "PNG": encode(gradient(), "PNG"),
-    "palette PNG": encode(gradient().quantize(16), "PNG"),
-    "transparent PNG": encode(noise(24, 20, 4), "PNG"),
-    "16-bit PNG": encode(Image.fromarray(np.arange(480, dtype=np.uint16).reshape(20, 24)), "PNG"),
-    "JPEG": encode(gradient(), "JPEG"),
-    "progressive JPEG": encode(gradient(), "JPEG", progressive=True),
-    "CMYK JPEG": encode(gradient().convert("CMYK"), "JPEG"),
-    "WEBP": encode(gradient(), "WEBP"),
-    "BMP": encode(gradient(), "BMP"),
-    "GIF": encode(gradient(), "GIF"),
-    "TIFF": encode(gradient(), "TIFF"),
-    "compressed TIFF": encode(gradient(), "TIFF", compression="tiff_lzw"),
-}
-
 
 def opened(data: bytes) -> Image.Image:
     return open_image(data, max_bytes=1_000_000, max_pixels=1_000_000)
@@ -65,14 +40,6 @@ def decoded(data: bytes, spec: Input = ANY_SIZE_RGB) -> Pixels:
 
 def grey(*levels: int, dtype: type[np.unsignedinteger] = np.uint8) -> Image.Image:
     return Image.fromarray(np.array([levels], dtype=dtype))
-
-
-def stored(image: Image.Image, image_format: str, orientation: int) -> bytes:
-    turn = STORED[orientation]
-    exif = Image.Exif()
-    exif[ExifTags.Base.Orientation] = orientation
-    turned = image if turn is None else image.transpose(turn)
-    return encode(turned, image_format, exif=exif, **LOSSLESS.get(image_format, {"quality": 100}))
 
 
 def png_header(width: int, height: int) -> bytes:
@@ -376,87 +343,13 @@ def test_damaged_bytes_give_an_image_or_an_error_of_the_caller(name: str) -> Non
             # Half of the damage goes to the header, where it does most.
             end = len(data) if random.random() < 0.5 else min(len(data), 120)
             data[random.randrange(end)] ^= 1 << random.randrange(8)
-        for attempt in (
-            lambda image: decode(image, SMALL_GREY),
-            lambda image: decode(image, SMALL_RGB),
-            decode_planes,
-        ):
+        for spec in (SMALL_GREY, SMALL_RGB):
             try:
-                attempt(opened(bytes(data)))
+                decode(opened(bytes(data)), spec)
                 outcomes.add("image")
             except RequestError:
                 outcomes.add("error")
     assert "error" in outcomes
-
-
-@pytest.mark.parametrize(
-    ("mode", "count"),
-    [("1", 1), ("L", 1), ("LA", 1), ("I;16", 1), ("P", 3), ("RGB", 3), ("RGBA", 3)],
-)
-def test_planes_are_one_for_grey_and_three_for_colour(mode: str, count: int) -> None:
-    image = grey(*[700] * 12, dtype=np.uint16) if mode == "I;16" else noise(12, 1).convert(mode)
-    planes, _ = decode_planes(opened(encode(image, "PNG")))
-    assert planes.shape == (count, 1, 12, 1)
-    assert planes.dtype == np.float32
-
-
-def test_planes_hold_the_colours_in_order_from_nought_to_one() -> None:
-    image = Image.new("RGB", (9, 8), (255, 0, 51))
-    planes, alpha = decode_planes(opened(encode(image, "PNG")))
-    assert alpha is None
-    assert [plane.min() for plane in planes] == [plane.max() for plane in planes]
-    assert [float(plane.max()) for plane in planes] == pytest.approx([1, 0, 0.2])
-
-
-@pytest.mark.parametrize("mode", ["LA", "RGBA"])
-def test_alpha_is_set_apart_and_the_colours_beneath_it_stay(mode: str) -> None:
-    image, alpha = noise(12, 9).convert(mode), noise(12, 9, 1, seed=1)
-    image.putalpha(alpha)
-    planes, kept = decode_planes(opened(encode(image, "PNG")))
-    assert kept is not None
-    np.testing.assert_array_equal(pixels(kept), pixels(alpha))
-    np.testing.assert_array_equal(
-        np.moveaxis(to_pixels(planes)[..., 0], 0, 2), pixels(image)[..., :-1]
-    )
-
-
-def test_transparent_colour_becomes_alpha() -> None:
-    data = encode(grey(1, 2, 1, 3), "PNG", transparency=1)
-    _, alpha = decode_planes(opened(data))
-    assert alpha is not None
-    assert pixels(alpha).ravel().tolist() == [0, 255, 0, 255]
-
-
-@pytest.mark.parametrize("orientation", STORED)
-def test_planes_and_alpha_are_upright(orientation: int) -> None:
-    image = noise(12, 9, 4)
-    planes, alpha = decode_planes(opened(stored(image, "PNG", orientation)))
-    assert planes.shape == (3, 9, 12, 1)
-    assert alpha is not None
-    np.testing.assert_array_equal(pixels(alpha), pixels(image.getchannel("A")))
-
-
-@pytest.mark.parametrize("name", FILES)
-def test_planes_of_a_truncated_file_are_refused(name: str) -> None:
-    data = FILES[name]
-    with pytest.raises(BadInput, match="broken one"):
-        decode_planes(opened(data[: len(data) // 2]))
-
-
-@pytest.mark.parametrize("size", [(8, 8), (8, 100), (100, 8), (50, 20)])
-def test_denoiser_takes_sides_from_eight_and_pixels_up_to_the_limit(size: tuple[int, int]) -> None:
-    check_denoise_size(Image.new("L", size), max_pixels=1000)
-
-
-@pytest.mark.parametrize("size", [(7, 8), (8, 7), (1, 500)])
-def test_denoiser_refuses_a_side_below_eight(size: tuple[int, int]) -> None:
-    with pytest.raises(BadInput, match=f"at least 8x8 pixels, got {size[0]}x{size[1]}"):
-        check_denoise_size(Image.new("L", size), max_pixels=1000)
-
-
-def test_denoiser_refuses_more_pixels_than_the_limit() -> None:
-    with pytest.raises(TooLarge, match=r"at most 1000 pixels .* got 77x13 = 1001 pixels"):
-        check_denoise_size(Image.new("L", (77, 13)), max_pixels=1000)
 
 
 def test_formats_are_those_that_the_tests_cover() -> None:
@@ -538,3 +431,42 @@ print(peak_bytes() - before)
         check=True,
     )
     assert int(ran.stdout) < 60e6
+
+
+def test_opened_image_of_too_many_pixels_is_too_large() -> None:
+    check_image(gradient(), max_pixels=480)
+    with pytest.raises(TooLarge, match="at most 479 pixels, got 24x20 = 480 pixels"):
+        check_image(gradient(), max_pixels=479)
+
+
+@pytest.mark.parametrize("mode", ["LAB", "HSV", "I", "F"])
+def test_opened_image_of_another_mode_is_refused(mode: str) -> None:
+    with pytest.raises(BadInput, match=f"with 1 to 16 bits a channel, got an image of mode {mode}"):
+        check_image(Image.new(mode, (9, 9)), max_pixels=1000)
+
+
+@pytest.mark.parametrize("image_format", ["JPEG", "MPO"])
+def test_callers_jpeg_stays_as_it_was(image_format: str) -> None:
+    data = encode(BIG, image_format)
+    mine = Image.open(BytesIO(data))
+    decode(detach(mine), SMALL_RGB)
+    assert mine.size == BIG.size
+    np.testing.assert_array_equal(pixels(mine), pixels(Image.open(BytesIO(data))))
+
+
+@pytest.mark.parametrize("orientation", STORED)
+def test_callers_jpeg_is_upright_for_the_network(orientation: int) -> None:
+    data = stored(BIG, "JPEG", orientation)
+    came = decode(detach(Image.open(BytesIO(data))), SMALL_RGB)
+    assert np.abs(came - decode(BIG.copy(), SMALL_RGB)).max() < 0.05
+
+
+def test_callers_other_images_are_not_copied() -> None:
+    for image in (gradient(), Image.open(BytesIO(FILES["PNG"]))):
+        assert detach(image) is image
+
+
+def test_callers_broken_jpeg_is_refused() -> None:
+    image = Image.open(BytesIO(encode(BIG, "JPEG")[:2000]))
+    with pytest.raises(BadInput, match="expected a whole JPEG image, got a broken one"):
+        detach(image)
