@@ -29,6 +29,8 @@ from tests.deploy.image import (
 from tests.programs import program
 from tests.server import CHECKOUT, free_port
 
+pytestmark = pytest.mark.slow
+
 TAG = "localhost/vitrine:check-cpu"
 REVISION = "0123456789abcdef"
 MAX_MB = 350  # of all layers, unpacked, the base's among them

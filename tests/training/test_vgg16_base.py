@@ -14,7 +14,6 @@ import keras
 
 from service.artifacts.files import Artifact, verify
 from service.artifacts.manifest import Manifest, read_manifest
-from training import measure
 from training.__main__ import main
 from training.recipes.vgg16_base import STAGES, OneCycle, label_names
 from training.vgg16 import NAMES, load_base
@@ -49,7 +48,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_packed(root / "drawn.npz")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(root)
-        patch.setattr(measure, "TIMED_ROUNDS", 2)  # of four engines; twenty take a minute
         assert main(["vgg16-base", "--smoke", "--data", "drawn.npz", "--out", "models"]) == 0
     return root / "models" / "vgg16-base" / "1"
 
@@ -59,6 +57,7 @@ def manifest(folder: Path) -> Manifest:
     return read_manifest(folder)
 
 
+@pytest.mark.slow
 def test_artifact_is_whole(folder: Path, manifest: Manifest) -> None:
     verify(Artifact(folder, manifest))
     assert manifest.labels == ("dark", "light")
@@ -68,6 +67,7 @@ def test_artifact_is_whole(folder: Path, manifest: Manifest) -> None:
     assert (folder / "curves.png").exists()
 
 
+@pytest.mark.slow
 def test_transfer_can_start_from_it(folder: Path, manifest: Manifest) -> None:
     base = load_base(str(folder))
     assert (base.name, base.argument) == ("vgg16-base 1", "models/vgg16-base/1")
