@@ -16,7 +16,6 @@ from service.artifacts.files import Artifact, verify
 from service.artifacts.manifest import Manifest, read_manifest
 from service.tasks import TASKS
 from service.tasks.classification import ClassificationSpec
-from training import measure
 from training.__main__ import main
 from training.recipes.vgg16_base import STAGES, OneCycle, label_names
 from training.vgg16 import NAMES, load_base
@@ -51,7 +50,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_packed(root / "drawn.npz")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(root)
-        patch.setattr(measure, "TIMED_ROUNDS", 2)  # of four engines; twenty take a minute
         assert main(["vgg16-base", "--smoke", "--data", "drawn.npz", "--out", "models"]) == 0
     return root / "models" / "vgg16-base" / "1"
 
@@ -61,6 +59,7 @@ def manifest(folder: Path) -> Manifest:
     return read_manifest(folder, TASKS)
 
 
+@pytest.mark.slow
 def test_artifact_is_whole(folder: Path, manifest: Manifest) -> None:
     verify(Artifact(folder, manifest))
     assert manifest.task == ClassificationSpec(labels=("dark", "light"))
@@ -70,6 +69,7 @@ def test_artifact_is_whole(folder: Path, manifest: Manifest) -> None:
     assert (folder / "curves.png").exists()
 
 
+@pytest.mark.slow
 def test_transfer_can_start_from_it(folder: Path, manifest: Manifest) -> None:
     base = load_base(str(folder))
     assert (base.name, base.argument) == ("vgg16-base 1", "models/vgg16-base/1")
