@@ -15,8 +15,8 @@ export BENTOML_DO_NOT_TRACK := True
 # What serves on a GPU needs Keras and CUDA's libraries.
 SERVING := $(if $(filter gpu,$(VITRINE_DEVICE)),gpu,serve)
 
-.PHONY: help serve test bench load gpu-check train lint format image-check k8s-check dashboard capacity \
-	lock bench-lock bento clean
+.PHONY: help serve test test-all bench load gpu-check train lint format image-check k8s-check dashboard \
+	capacity lock bench-lock bento clean
 
 help: ## List the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(firstword $(MAKEFILE_LIST)) | sed -E 's/:[^#]*## /\t/' | expand -t 13
@@ -25,9 +25,11 @@ serve: $(VENV)/.$(SERVING) ## Serve the models in models/: make serve HOST=127.0
 	@echo "Starting the service; Ctrl-C stops it"
 	@exec $(BIN)/python -m service --host $(HOST) --port $(PORT)
 
-test: $(VENV)/.test ## Run the whole test suite
-	@echo "Running the tests"
-	@$(BIN)/python -m pytest $(ARGS)
+test: $(VENV)/.test ## Run the tests, in two processes, but for the slow ones
+	@$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow" $(ARGS)
+
+test-all: $(VENV)/.test ## Run all tests: image, Bento, rolling update, Prometheus, Locust, long training, too
+	@$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
 bench: $(VENV)/.test ## Measure against other servers: make bench ARGS="--rounds 5"
 	@$(BIN)/python -m tests.bench $(ARGS)

@@ -10,6 +10,12 @@ SHIPPED_MODELS = Path(__file__).parents[1] / "models"
 
 
 @pytest.fixture
+def anyio_backend() -> str:
+    """What runs `async` tests."""
+    return "asyncio"
+
+
+@pytest.fixture
 def artifact_folder(tmp_path: Path) -> Path:
     """A copy of a shipped classifier, in a models folder of its own, that a test may damage.
 

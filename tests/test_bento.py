@@ -9,6 +9,8 @@ import pytest
 from tests.server import CHECKOUT, Server, environment, free_port, wait_until_ready
 from tests.service.protocols.test_native import SAMPLE, upload
 
+pytestmark = pytest.mark.slow
+
 BENTOML = [sys.executable, "-m", "bentoml"]
 
 

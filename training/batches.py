@@ -1,4 +1,4 @@
-"""Batches of photos, and samples of them."""
+"""Batches of photos for training, and balanced samples of them."""
 
 import math
 
@@ -15,9 +15,9 @@ BATCH_SIZE = 32
 
 
 class Batches(keras.utils.PyDataset):
-    """Batches of photos as the network takes them; to train on, in random order and weighted.
+    """Batches of (inputs, one-hot labels, weights); rare classes weigh more.
 
-    Weights make up for classes that are rarer than others.
+    With a seed, the order is random and changes every epoch.
     """
 
     def __init__(
@@ -50,12 +50,12 @@ class Batches(keras.utils.PyDataset):
         return scale(self._photos.pixels[chosen], self._spec.scale), truth, self._weights[labels]
 
     def on_epoch_end(self) -> None:
-        """Shuffle anew."""
+        """Reshuffle."""
         self._epoch += 1
 
 
 def some_of_each(photos: Photos, chosen: Labels, most: int) -> Labels:
-    """Some of the chosen photos at random, of all classes alike."""
+    """A random sample of the chosen photos, with equal shares of all classes."""
     mixed = np.random.default_rng(0).permutation(chosen)
     labels = photos.labels[mixed]
     rank = np.empty(len(mixed), np.int64)  # among those of its class

@@ -1,4 +1,4 @@
-"""Random crops of small images, to train a network from nothing."""
+"""Random crops of small images, to train a network from scratch."""
 
 import math
 
@@ -10,13 +10,13 @@ from service.pixels.preprocess import Floats, Pixels, scale
 from service.pixels.spec import Input
 from training.data import Labels, one_hot
 
-EPOCHS_A_PASS = 4  # over all images: an interruption costs minutes, not an hour
+EPOCHS_PER_PASS = 4  # over all images: an interruption costs minutes, not an hour
 BATCH_SIZE = 128
 MIN_CROP = 0.4  # of an image's area
 
 
 class Crops(keras.utils.PyDataset):
-    """Batches of random crops, half of them mirrored, at a stage's size."""
+    """Batches of random crops at a stage's size; half of them are mirrored."""
 
     def __init__(
         self,
@@ -34,10 +34,10 @@ class Crops(keras.utils.PyDataset):
         self._seed, self._epoch = (seed, self._side), epoch
 
     def __len__(self) -> int:
-        return steps_an_epoch(len(self._pixels))
+        return steps_per_epoch(len(self._pixels))
 
     def __getitem__(self, index: int) -> tuple[Floats, Floats]:
-        done, part = divmod(self._epoch, EPOCHS_A_PASS)
+        done, part = divmod(self._epoch, EPOCHS_PER_PASS)
         order = np.random.default_rng([*self._seed, done]).permutation(len(self._pixels))
         random = np.random.default_rng([*self._seed, self._epoch, index])
         first = (part * len(self) + index) * BATCH_SIZE
@@ -46,11 +46,11 @@ class Crops(keras.utils.PyDataset):
         return scale(crops, self._scale), one_hot(self._labels[chosen], self._classes)
 
     def on_epoch_end(self) -> None:
-        """Shuffle and crop anew."""
+        """Reshuffle and draw new crops."""
         self._epoch += 1
 
     def _crop(self, pixels: Pixels, random: np.random.Generator) -> Pixels:
-        """As Inception's (Szegedy et al. 2015, arXiv:1409.4842): area and proportions vary."""
+        """Crop like Inception (Szegedy et al. 2015, arXiv:1409.4842): area and proportions vary."""
         side = len(pixels)
         area, stretch = random.uniform(MIN_CROP, 1), np.exp(random.uniform(-0.28, 0.28))
         width, height = (
@@ -69,6 +69,6 @@ class Crops(keras.utils.PyDataset):
         return crop[:, ::-1] if random.random() < 0.5 else crop
 
 
-def steps_an_epoch(images: int) -> int:
-    """Batches of an epoch."""
-    return math.ceil(images / BATCH_SIZE / EPOCHS_A_PASS)
+def steps_per_epoch(images: int) -> int:
+    """The number of batches in an epoch."""
+    return math.ceil(images / BATCH_SIZE / EPOCHS_PER_PASS)

@@ -1,4 +1,4 @@
-"""Data sets as arrays: where they are looked for, how they are split, what if they lack."""
+"""Data sets as arrays: find, read, check and split them."""
 
 import contextlib
 import hashlib
@@ -38,13 +38,13 @@ class Split:
 
 
 def keras_cache(file: str) -> Path:
-    """Where Keras keeps `file` of its data sets; `KERAS_HOME` is respected."""
+    """The path of a data set's file in Keras's cache, which KERAS_HOME moves."""
     home = os.environ.get("KERAS_HOME", str(Path.home() / ".keras"))
     return Path(home) / "datasets" / file
 
 
 def require(path: Path, how_to_get_it: str) -> Path:
-    """`path` if it is a file; raises DataError that says how to get it."""
+    """Return `path` if it is a file; raises DataError that says how to get it."""
     if path.is_dir():
         raise DataError(f"{path.absolute()} is a folder: expected a file. {how_to_get_it}")
     if not path.is_file():
@@ -54,7 +54,7 @@ def require(path: Path, how_to_get_it: str) -> Path:
 
 @contextlib.contextmanager
 def reading(path: Path) -> Iterator[None]:
-    """Turn what goes wrong while `path` is read into a DataError that names it."""
+    """Turn errors while `path` is read into a DataError that names it."""
     try:
         yield
     except (
@@ -66,7 +66,7 @@ def reading(path: Path) -> Iterator[None]:
         zlib.error,
         zipfile.BadZipFile,
     ) as error:
-        raise DataError(f"{path.absolute()} cannot be read: {error}; get it again") from error
+        raise DataError(f"{path.absolute()} cannot be read: {error}; download it again") from error
 
 
 def sha256_of(paths: Iterable[Path]) -> dict[str, str]:
@@ -75,12 +75,12 @@ def sha256_of(paths: Iterable[Path]) -> dict[str, str]:
 
 
 def prepare(images: npt.NDArray[np.uint8], spec: Input) -> Floats:
-    """Data-set images (n, h, w) or (n, h, w, 3) through the service's own preprocessing."""
+    """Preprocess images (n, h, w) or (n, h, w, 3) with the same function as the service."""
     return np.stack([preprocess(Image.fromarray(image), spec) for image in tqdm(images, "prepare")])
 
 
 def check(images: np.ndarray, shape: tuple[int, ...], labels: Labels, classes: int) -> None:
-    """Raise DataError unless there is an image of `shape` and a class for every label."""
+    """Raise DataError unless every label has an image of `shape` and is a known class."""
     if images.shape != (len(labels), *shape):
         raise DataError(f"expected {len(labels)} images of {shape}, got {images.shape}")
     if len(labels) == 0 or labels.min() < 0 or labels.max() >= classes:
@@ -88,16 +88,16 @@ def check(images: np.ndarray, shape: tuple[int, ...], labels: Labels, classes: i
 
 
 def check_labels(names: Sequence[str], source: Path) -> None:
-    """Raise DataError unless a manifest takes these names of classes."""
+    """Raise DataError unless a manifest accepts these class names."""
     for name in names:
         if not 1 <= len(name) <= MAX_LABEL_CHARACTERS or not name.isprintable():
             raise DataError(
-                f"{source}: expected names of up to {MAX_LABEL_CHARACTERS} characters that can be "
-                f"printed, got {name!r:.250}"
+                f"{source}: expected printable names of up to {MAX_LABEL_CHARACTERS} "
+                f"characters, got {name!r:.250}"
             )
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
-        raise DataError(f"{source}: expected classes of different names, got two of {twice}")
+        raise DataError(f"{source}: expected different class names, got {twice} more than once")
 
 
 def one_hot(labels: Labels, classes: int) -> Floats:
@@ -106,7 +106,7 @@ def one_hot(labels: Labels, classes: int) -> Floats:
 
 
 def hold_out(split: Split, fraction: float, seed: int) -> tuple[Split, Split]:
-    """Carve a validation split off, at random, the same share of every class."""
+    """Split off a random validation split with the same share of every class."""
     rest, held = (
         Split(split.images[chosen], split.labels[chosen])
         for chosen in hold_out_indices(split.labels, fraction, seed)
@@ -115,7 +115,7 @@ def hold_out(split: Split, fraction: float, seed: int) -> tuple[Split, Split]:
 
 
 def hold_out_indices(labels: Labels, fraction: float, seed: int) -> tuple[Labels, Labels]:
-    """Indices of what stays and of what is held out: of a class at least one, and never all."""
+    """Indices to keep and to hold out: at least one of each class in both, if there are two."""
     order = np.random.default_rng(seed).permutation(len(labels))
     held = np.zeros(len(labels), dtype=bool)
     for label in np.unique(labels):

@@ -1,4 +1,4 @@
-"""The samples of networks that look at photos, drawn with Pillow in colour: 256x256."""
+"""Sample images for photo classifiers, drawn with Pillow: 256x256, in colour."""
 
 from PIL import Image, ImageDraw, ImageFilter
 

@@ -1,13 +1,13 @@
-"""What stops a recipe with a message instead of a stack trace."""
+"""Errors that end a recipe with one line instead of a stack trace."""
 
 
 class TrainingError(Exception):
-    """What a recipe cannot go on from: what was expected, what came, and how to mend it."""
+    """A recipe cannot continue; the message says what was expected, what came and how to fix it."""
 
 
 class DataError(TrainingError):
-    """A data set that is missing or not as expected."""
+    """A data set is missing or not as expected."""
 
 
 class ExportError(TrainingError):
-    """A trained network that cannot be stored, converted, or served rightly."""
+    """A trained network cannot be stored, converted or served correctly."""

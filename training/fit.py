@@ -1,4 +1,4 @@
-"""One training run: progress, early stopping, resumption, and the best weights at its end."""
+"""Train a network: progress, early stopping, resuming, and the best weights at the end."""
 
 import csv
 import math
@@ -17,7 +17,7 @@ from training.errors import TrainingError
 History = dict[str, list[float]]
 
 HISTORY_FILE = "history.csv"
-OTHER_OPTIMIZER = "Skipping variable loading for optimizer"  # how Keras's warning begins
+OTHER_OPTIMIZER = "Skipping variable loading for optimizer"  # the start of Keras's warning
 
 
 def seed_everything(seed: int) -> None:
@@ -42,10 +42,10 @@ def fit(
 ) -> History:
     """Train for `epochs`, or until `patience` go by without a better `monitor`; keep the best.
 
-    A run that was interrupted goes on where it stopped, from `checkpoints`, and one that had ended
-    is not run again; who calls removes that when nothing more can go wrong. Returns each metric by
-    epoch, and the seconds that it took. Raises TrainingError if no epoch's `monitor` is a number,
-    or if the interrupted run's optimizer was another.
+    An interrupted run resumes from its last epoch in `checkpoints`; a finished one is not repeated.
+    The caller removes `checkpoints` once the artifact is written. Returns each metric, and the
+    seconds, by epoch. Raises TrainingError if `monitor` is a number in no epoch, or if the
+    interrupted run had another optimizer.
     """
     checkpoints.mkdir(parents=True, exist_ok=True)
     log, best = checkpoints / HISTORY_FILE, checkpoints / "best.weights.h5"
@@ -55,7 +55,7 @@ def fit(
         return read_history(log)
     mode = "max" if "accuracy" in monitor else "min"
     earlier = read_history(log).get(monitor, [])
-    numbers = not np.isnan(earlier).all()  # False of none, too
+    numbers = not np.isnan(earlier).all()  # False for an empty list
     best_so_far = earlier[best_epoch({monitor: earlier}, monitor) - 1] if numbers else math.nan
     if earlier:
         print(f"Resuming after epoch {len(earlier)}; best {monitor} so far {best_so_far:.4f}")
@@ -77,8 +77,8 @@ def fit(
     )
     if not best.exists():
         raise TrainingError(
-            f"expected numbers for {monitor}, got {read_history(log)[monitor]}: look for images or "
-            f"labels that are none, and remove {checkpoints} before another try"
+            f"expected numbers for {monitor}, got {read_history(log)[monitor]}: look for broken "
+            f"images or labels, and remove {checkpoints} before the next try"
         )
     _load(model, best)
     ended.touch()
@@ -92,14 +92,14 @@ def _build(network: keras.Model, images: Any) -> None:
 
 
 def _load(model: keras.Model, weights: Path) -> None:
-    """The weights alone: the optimizer's state is that of another epoch."""
+    """Load the weights without the optimizer's state, which is that of another epoch."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", OTHER_OPTIMIZER)
         model.load_weights(weights)
 
 
 def join(histories: Sequence[History]) -> History:
-    """The histories of stages that followed each other as one."""
+    """One history of stages that followed each other."""
     return {name: [v for history in histories for v in history[name]] for name in histories[0]}
 
 
@@ -121,7 +121,7 @@ def fit_classifier(
     epochs: int,
     **how: Any,
 ) -> History:
-    """`fit` for a softmax classifier: smoothed labels, a learning rate on a falling cosine."""
+    """`fit` for a softmax classifier, with label smoothing and a cosine learning rate."""
     _build(network, training.images)
     model = keras.Sequential([network.inputs[0], *augmentation, network])
     classes = network.output_shape[-1]
@@ -142,7 +142,7 @@ def fit_classifier(
 
 
 class _KeepBest(keras.callbacks.Callback):
-    """Saves the weights when they are the best so far; an interruption leaves a whole file."""
+    """Saves the best weights so far; an interruption never leaves a half-written file."""
 
     def __init__(self, path: Path, monitor: str, mode: str, best_so_far: float) -> None:
         super().__init__()
@@ -151,32 +151,32 @@ class _KeepBest(keras.callbacks.Callback):
         self._best = -np.inf if math.isnan(best_so_far) else self._sign * best_so_far
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:  # noqa: ARG002  (Keras's names)
-        """Save beside, then take the place of the earlier file at once."""
+        """Write a new file, then replace the earlier one atomically."""
         value = self._sign * logs[self._monitor]
         if value > self._best:
-            beside = self._path.with_name("new.weights.h5")
-            self.model.save_weights(beside)
-            beside.replace(self._path)
+            new = self._path.with_name("new.weights.h5")
+            self.model.save_weights(new)
+            new.replace(self._path)
             self._best = value
 
 
 class _TimedCSVLogger(keras.callbacks.CSVLogger):
-    """Logs the seconds of each epoch, too: one run may be that of several processes."""
+    """Also logs the seconds of each epoch: a resumed run spans several processes."""
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:  # noqa: ARG002
         """Start the clock."""
         self._start = time.monotonic()
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        """Log what the epoch took beside its metrics."""
+        """Log the duration of the epoch with its metrics."""
         super().on_epoch_end(epoch, {**logs, "seconds": time.monotonic() - self._start})
 
 
 class _Backup(keras.callbacks.BackupAndRestore):
-    """Keras's own, for networks that are fitted in stages, and for files broken in any way."""
+    """Keras's own, fixed for networks trained in stages and for broken files."""
 
     def on_train_begin(self, logs: Any = None) -> None:
-        """Start at this stage's epoch: an earlier one that resumed has left its own."""
+        """Forget the epoch at which an earlier stage resumed."""
         self.model._initial_epoch = None
         super().on_train_begin(logs)
 
@@ -185,25 +185,25 @@ class _Backup(keras.callbacks.BackupAndRestore):
             with warnings.catch_warnings(record=True) as caught:
                 warnings.simplefilter("always")
                 super()._load_model()
-        except ValueError as error:  # a file that was closed before all was written
+        except ValueError as error:  # a half-written file
             raise OSError(str(error)) from error
         for warning in caught:
             if str(warning.message).startswith(OTHER_OPTIMIZER):
                 raise TrainingError(
-                    f"expected an interrupted run of this recipe in {self.backup_dir}, got one of "
-                    f"another form of it: remove the folder to begin again ({warning.message})"
+                    f"the interrupted run in {self.backup_dir} is from another version of this "
+                    f"recipe: remove the folder to start again ({warning.message})"
                 )
 
 
 class _ResumableEarlyStopping(keras.callbacks.EarlyStopping):
-    """Keras's own forgets, when a run resumes, its best value and how long it has waited."""
+    """Keras's own, which forgets its best value and its patience when a run resumes."""
 
     def __init__(self, earlier: list[float], **options: Any) -> None:
         super().__init__(**options)
         self._earlier = earlier
 
     def on_train_begin(self, logs: Any = None) -> None:
-        """Take up the values of the epochs before the interruption."""
+        """Restore the values of the epochs before the interruption."""
         super().on_train_begin(logs)
         if not np.isnan(self._earlier).all():
             kept = best_epoch({self.monitor: self._earlier}, self.monitor) - 1
@@ -212,7 +212,7 @@ class _ResumableEarlyStopping(keras.callbacks.EarlyStopping):
 
 
 def read_history(log: Path) -> History:
-    """Metric -> its value by epoch; of an epoch that ran twice, the later run."""
+    """Metric -> its value by epoch. Of an epoch that ran twice, the later run counts."""
     if not log.exists():
         return {}
     with log.open() as lines:
@@ -222,11 +222,11 @@ def read_history(log: Path) -> History:
 
 
 def epochs_done(checkpoints: Path) -> int:
-    """How many epochs an interrupted run has behind it."""
+    """How many epochs an interrupted run has completed."""
     return len(read_history(checkpoints / HISTORY_FILE).get("loss", []))
 
 
 def best_epoch(history: History, monitor: str) -> int:
-    """The epoch, from 1, whose weights were kept."""
+    """The number of the epoch, from 1, whose weights were kept."""
     pick = np.nanargmax if "accuracy" in monitor else np.nanargmin
     return int(pick(history[monitor])) + 1

@@ -1,9 +1,9 @@
-"""Half the bytes for the weights of a `.keras` file: stored as float16, widened when loaded.
+"""Store the weights of a `.keras` file as float16: half the bytes, float32 again when loaded.
 
-A `.keras` file is a ZIP archive that holds `model.weights.h5`. Its float32 arrays are written again
-as float16; `keras.saving.load_model` assigns them to float32 variables, so that it needs no loader
-of its own. Each weight keeps 11 bits of its mantissa (below 6e-5 fewer). A network is rounded
-before it is tested: what is tested is what is stored.
+A `.keras` file is a ZIP archive that holds `model.weights.h5`. Its float32 arrays are rewritten as
+float16. `keras.saving.load_model` assigns them to float32 variables, so no special loader is
+needed. Each weight keeps 11 bits of its mantissa (fewer below 6e-5). A network is rounded before it
+is tested, so that the test applies to the stored weights.
 """
 
 import zipfile
@@ -20,12 +20,12 @@ WEIGHTS = "model.weights.h5"
 
 
 def round_to_half(network: keras.Model) -> None:
-    """Round every weight to one that float16 holds; raises ExportError for one beyond its range."""
+    """Round every weight to float16; raises ExportError for one outside its range."""
     network.set_weights([_half(weights).astype(np.float32) for weights in network.get_weights()])
 
 
 def halve_weights(model: Path) -> None:
-    """Rewrite a `.keras` file; raises ExportError for a weight beyond float16's range."""
+    """Rewrite a `.keras` file; raises ExportError for a weight outside float16's range."""
     with zipfile.ZipFile(model) as archive:
         content = {name: archive.read(name) for name in archive.namelist()}
     content[WEIGHTS] = _halved(content[WEIGHTS])
@@ -55,6 +55,6 @@ def _halved(weights: bytes) -> bytes:
 
 def _half(weights: np.ndarray) -> np.ndarray:
     most, limit = np.abs(weights).max(initial=0), np.finfo(np.float16).max
-    if not most <= limit:  # neither is one that is no number
+    if not most <= limit:  # written so that NaN is refused, too
         raise ExportError(f"expected weights up to {limit} for half precision, got {most}")
     return weights.astype(np.float16)

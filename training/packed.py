@@ -1,8 +1,8 @@
-"""A packed image set: many small images in one `.npz`, so that no archive of files is unpacked.
+"""A packed image set: many small images in one `.npz`, which avoids 100,000 small files.
 
-Its arrays: `blob` (uint8), the encoded images end to end in any format that Pillow reads; `offsets`
-(n + 1), image i being blob[offsets[i]:offsets[i + 1]]; `labels` (n,), each an index into `classes`;
-`validation` (n,), bool: the images that are not trained on; `classes`, their names.
+Its arrays: `blob` (uint8), the encoded images one after another in any format that Pillow reads;
+`offsets` (n + 1): image i is blob[offsets[i]:offsets[i + 1]]; `labels` (n,): indices into
+`classes`, the names; `validation` (n,), bool: images that are not used for training.
 """
 
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ ARRAYS = ("blob", "offsets", "labels", "validation", "classes")
 
 @dataclass(frozen=True)
 class PackedSet:
-    """What a file holds, still encoded."""
+    """The contents of a file, with images still encoded."""
 
     path: Path
     blob: Pixels
@@ -45,7 +45,9 @@ class PackedSet:
 
 def read_packed(path: Path) -> PackedSet:
     """Open a packed set; raises DataError that says what is wrong with it."""
-    require(path, "It is a packed image set (`python -m pydoc training.packed`); name it: --data.")
+    require(
+        path, "Pass a packed image set with --data (format: `python -m pydoc training.packed`)."
+    )
     with reading(path), np.load(path) as file:
         missing = [name for name in ARRAYS if name not in file]
         if missing:

@@ -1,4 +1,4 @@
-"""Anybody's photos: a folder of class folders, read as the service reads a posted image."""
+"""Photos in class folders, read and preprocessed as the service reads a posted image."""
 
 import hashlib
 import os
@@ -17,29 +17,29 @@ from training.data import Labels, hold_out_indices
 from training.errors import DataError
 from training.folders import Files, shown
 
-HELD_OUT = 0.15  # of each class, for a split that has no folder
+HELD_OUT = 0.15  # the share of each class, for a split without a folder
 MAX_BYTES, MAX_PIXELS = 100_000_000, 100_000_000
 
 
 @dataclass(frozen=True)
 class Photos:
-    """Every readable image at the network's size, and which split it belongs to, by index."""
+    """Every readable image at the network's size, and the indices of each split."""
 
     classes: tuple[str, ...]
     pixels: Pixels
-    """(n, height, width, 3); in a file, so that a large folder needs no memory."""
+    """(n, height, width, 3), memory-mapped: a large folder does not fill the memory."""
     labels: Labels
     training: Labels
     validation: Labels
-    """Held out of what is trained on; decides which epoch's weights are kept."""
+    """Not trained on; decides which epoch's weights are kept."""
     test: Labels
-    """What nothing else touches: a folder `validation`, where there is none named `test`."""
+    """Used for nothing else. The folder `validation`, if there is no folder `test`."""
     sha256: str
-    """Of all names and bytes."""
+    """Of all file names and bytes."""
 
 
 def read_photos(folder: Path, files: Files, spec: Input, scratch: Path, seed: int) -> Photos:
-    """Read what `find_photos` found in a folder; raises DataError that says what was expected."""
+    """Read the files that `find_photos` found; raises DataError."""
     classes = tuple(files[0])
     flat = [
         (path, split, classes.index(name))
@@ -51,7 +51,7 @@ def read_photos(folder: Path, files: Files, spec: Input, scratch: Path, seed: in
     unscaled = spec.model_copy(update={"scale": Scale(divisor=1.0)})
 
     def read(path: Path) -> tuple[bytes, "np.ndarray | Exception"]:
-        """The checksum of the bytes, and the pixels or why there are none."""
+        """The checksum of the bytes, and the pixels or the error."""
         try:
             size = path.stat().st_size
             if size > MAX_BYTES:
@@ -100,19 +100,19 @@ def read_photos(folder: Path, files: Files, spec: Input, scratch: Path, seed: in
 def _split(
     classes: tuple[str, ...], of_split: Labels, labels: Labels, seed: int
 ) -> tuple[Labels, Labels, Labels]:
-    """Indices of each split; held out of the training photos where there is no folder."""
-    _check_counts("to train on", 2, classes, labels[of_split == 0])
+    """Indices of each split; a split without a folder is held out of the training photos."""
+    _check_counts("for training", 2, classes, labels[of_split == 0])
     training, validation, test = (np.flatnonzero(of_split == split) for split in range(3))
-    if not len(test):  # the more important of the two
+    if not len(test):  # a test split is more important than a validation split
         validation, test = test, validation
     if len(test):
-        _check_counts("to test with", 1, classes, labels[test])
+        _check_counts("for testing", 1, classes, labels[test])
     else:
         training, test = _hold_out(training, labels, seed)
     if not len(validation):
         training, validation = _hold_out(training, labels, seed)
     if not len(validation):
-        print("Too few photos to hold any out: those to train on decide which epoch is kept")
+        print("Too few photos for a validation split: training photos decide which epoch is kept")
         validation = training
     return training, validation, test
 
@@ -126,7 +126,7 @@ def _check_counts(purpose: str, least: int, classes: tuple[str, ...], labels: La
     counts = np.bincount(labels, minlength=len(classes))
     few = {name: int(n) for name, n in zip(classes, counts, strict=True) if n < least}
     if few:
-        raise DataError(f"expected at least {least} readable images {purpose} of each class; {few}")
+        raise DataError(f"expected at least {least} readable images {purpose} per class, got {few}")
 
 
 def _fixed(spec: Input) -> tuple[int, int, int]:

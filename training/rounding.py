@@ -1,10 +1,9 @@
-"""Weights on a grid of 8 bits, rounded so that the layers' answers change least: GPTQ.
+"""Round weights to 8 bits so that the outputs of the layers change least: GPTQ.
 
-Frantar, Ashkboos, Hoefler, Alistarh 2022, arXiv:2210.17323; here without an inverse, as LDLQ in
-Chee, Cai, Kuleshov, De Sa 2023, arXiv:2307.13304. The weights that feed an output are rounded one
-after another, and each makes up for the errors of those before it, as far as the layer's inputs are
-correlated. In VGG16's convolutions that leaves a tenth of the squared error that rounding each to
-its nearest makes.
+Frantar, Ashkboos, Hoefler, Alistarh 2022, arXiv:2210.17323; here without a matrix inverse, as LDLQ
+in Chee, Cai, Kuleshov, De Sa 2023, arXiv:2307.13304. The weights of an output are rounded one after
+another. Each one compensates for the errors of those before it, as far as the layer's inputs are
+correlated. On VGG16's convolutions the squared error is a tenth of that of plain rounding.
 """
 
 import math
@@ -16,19 +15,19 @@ from tqdm import tqdm
 from service.pixels.preprocess import Floats
 
 LEVELS = 127  # the converter's grid, for each output channel: -127 to 127 times a scale
-LEAST_WEIGHTS = 1024  # of a layer: the converter leaves smaller ones as they are
-MOST_INPUTS = 8192  # to a layer: their moments and what is made of them take 2 GiB
-ROWS = 8192  # of inputs to a layer that its errors are weighed with
-CHUNK = 50  # images whose rows are multiplied at once: a product of few rows is all overhead
+MIN_WEIGHTS = 1024  # of a layer: the converter does not quantise smaller ones
+MAX_INPUTS = 8192  # to a layer: their moments and copies of these take 2 GiB
+ROWS = 8192  # samples of a layer's inputs that its moments are estimated from
+CHUNK = 50  # images per matrix product: products of few rows are mostly overhead
 DAMPING = 0.01  # of the mean square of an input
-BLOCK = 128  # rows that are rounded before those after them hear of it
+BLOCK = 128  # rows that are rounded before the rest is updated
 
 
 def round_weights(network: keras.Model, images: Floats) -> keras.Model:
-    """A copy whose convolutions and dense layers have weights that 8 bits hold exactly.
+    """A copy whose convolutions and dense layers have weights that are exact in 8 bits.
 
-    images (n, height, width, channels) are what the network may be given, about 400 of them. Layers
-    of more than MOST_INPUTS or less than LEAST_WEIGHTS stay as they are.
+    images (n, height, width, channels) are typical inputs of the network, about 400 of them. Layers
+    of more than MAX_INPUTS inputs or fewer than MIN_WEIGHTS weights are not changed.
     """
     rounded = keras.models.clone_model(network)
     rounded.set_weights(network.get_weights())
@@ -43,18 +42,18 @@ def round_weights(network: keras.Model, images: Floats) -> keras.Model:
 
 
 def round_to_grid(weights: np.ndarray, moments: np.ndarray) -> Floats:
-    """Weights (inputs, outputs), each column on its grid.
+    """Round weights (inputs, outputs), each column to its own grid.
 
     moments (inputs, inputs) are the means of the products of two inputs. The largest weight of a
-    column stays where it is, for the converter takes the scale from it.
+    column is not changed, because the converter derives the scale from it.
     """
     scale = np.abs(weights).max(axis=0) / LEVELS
     scale[scale == 0] = 1
     power = np.diag(moments)
-    order = np.argsort(-power)  # those of the largest inputs have the most others to make up
+    order = np.argsort(-power)  # errors of large inputs first: more weights are left to compensate
     damped = moments[np.ix_(order, order)].astype(np.float64)
     damped[np.diag_indices_from(damped)] += DAMPING * power.mean() + np.finfo(np.float32).tiny
-    # moments = upper @ upper.T, by the Cholesky decomposition from the other end.
+    # moments = upper @ upper.T: a Cholesky decomposition in reverse order.
     upper = np.linalg.cholesky(damped[::-1, ::-1])[::-1, ::-1]
     feedback = np.ascontiguousarray(upper / np.diag(upper))
     exact = weights[order].astype(np.float64)
@@ -79,19 +78,19 @@ def _can_be_rounded(layer: keras.layers.Layer) -> bool:
     if not (whole_convolution or isinstance(layer, keras.layers.Dense)):
         return False
     *inputs, outputs = layer.kernel.shape
-    return math.prod(inputs) <= MOST_INPUTS and math.prod(inputs) * outputs >= LEAST_WEIGHTS
+    return math.prod(inputs) <= MAX_INPUTS and math.prod(inputs) * outputs >= MIN_WEIGHTS
 
 
 def _moments(
     network: keras.Model, layers: list[keras.layers.Layer], images: Floats
 ) -> dict[str, np.ndarray]:
-    """By layer: the means of the products of its inputs, over random places of every image."""
+    """Layer name -> the means of the products of its inputs, at random places of every image."""
     inputs = keras.Model(network.inputs, {layer.name: layer.input for layer in layers})
     random = np.random.default_rng(0)
     places = math.ceil(ROWS / len(images))
     sums: dict[str, np.ndarray] = {}
     counts = dict.fromkeys(inputs.output, 0)
-    for start in tqdm(range(0, len(images), CHUNK), "weigh inputs"):
+    for start in tqdm(range(0, len(images), CHUNK), "input moments"):
         chunk: dict[str, list[Floats]] = {name: [] for name in counts}
         for image in images[start : start + CHUNK]:
             values = inputs.predict_on_batch(image[np.newaxis])
@@ -106,7 +105,7 @@ def _moments(
 
 
 def _rows(layer: keras.layers.Layer, values: Floats) -> Floats:
-    """What the layer multiplies its kernel with, (n, inputs): of a convolution, its windows."""
+    """What the layer multiplies by its kernel, (n, inputs): for a convolution, its windows."""
     if isinstance(layer, keras.layers.Dense):
         return values.reshape(-1, values.shape[-1])
     import tensorflow as tf

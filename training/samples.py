@@ -1,4 +1,4 @@
-"""The sample images, drawn with Pillow: never an image of a data set."""
+"""Sample images, drawn with Pillow: no data-set image is published."""
 
 import math
 
@@ -40,7 +40,7 @@ def hand(fingers: int, side: int = 256) -> Image.Image:
             for x, y in ((x0, y0), (x1, y1)):
                 draw.ellipse([x - radius, y - radius, x + radius, y + radius], fill=color)
 
-    # Index finger first, as the signs of the data set count; the thumb comes last.
+    # The data set counts from the index finger; the thumb comes last.
     roots = [(0.41, 0.52), (0.49, 0.50), (0.57, 0.51), (0.64, 0.54)]
     angles, lengths = [-12, -3, 6, 17], [0.30, 0.34, 0.31, 0.25]
     limb((0.53, 0.98), (0.53, 0.70), 0.20)

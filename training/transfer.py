@@ -1,4 +1,4 @@
-"""Transfer learning on VGG16's convolutions: what `transfer` and its instances share."""
+"""Transfer learning on VGG16's convolutions, for the recipe `transfer` and those based on it."""
 
 import hashlib
 import math
@@ -31,22 +31,22 @@ from training.vgg16 import NAMES, Base, classifier, load_base, set_weights
 
 # --- Config
 DROPOUT = 0.2
-SMOKE_PHOTOS = 16  # of each class and split
-MAX_COMPARED_BYTES = 1_000_000_000  # of the photos that engines are compared on
+SMOKE_PHOTOS = 16  # per class and split
+MAX_COMPARED_BYTES = 1_000_000_000  # of photos for the comparison of engines
 
 
 @dataclass(frozen=True)
 class Stage:
-    """One of the two: the head alone, then everything."""
+    """One of the two stages: the head alone, then the whole network."""
 
     name: str
     tunes_base: bool
     learning_rate: float
-    """At first; it falls on a cosine to 0 (Loshchilov, Hutter 2017, arXiv:1608.03983)."""
+    """At the start; it falls to 0 on a cosine (Loshchilov, Hutter 2017, arXiv:1608.03983)."""
     epochs: int
 
 
-LEAST_STEPS = 200  # of a stage: a few photos make few steps an epoch
+MIN_STEPS = 200  # of a stage: a small folder has few steps per epoch
 STAGES = (
     Stage("head", tunes_base=False, learning_rate=1e-3, epochs=10),
     Stage("fine-tuning", tunes_base=True, learning_rate=1e-5, epochs=20),
@@ -55,19 +55,19 @@ STAGES = (
 
 @dataclass(frozen=True)
 class TransferRecipe:
-    """What tells one instance from another: a name, words for the card, and a drawing."""
+    """What differs between the recipes: a name, the text of the card, and a sample."""
 
     name: str
     title: str
     purpose: str
     not_for: str
     data: str
-    """Where the photos are from, and their licence."""
+    """Source and licence of the photos."""
     limits: str
     dataset: str
     sample: Callable[[], Image.Image]
     classes: tuple[str, ...] | None = None
-    """What the words are true of; None for any."""
+    """The classes that the card describes; None for any."""
 
 
 def train_on_photos(recipe: TransferRecipe, options: Options) -> Path:
@@ -79,7 +79,7 @@ def train_on_photos(recipe: TransferRecipe, options: Options) -> Path:
     if recipe.classes is not None and classes != recipe.classes:
         raise DataError(
             f"{options.data.absolute()}: expected the classes {', '.join(recipe.classes)}, got "
-            f"{', '.join(classes)}; `transfer` takes any"
+            f"{', '.join(classes)}; use the recipe `transfer` for other classes"
         )
     base = load_base(options.arguments["base"])
     pixels = options.arguments["size"]
@@ -87,10 +87,10 @@ def train_on_photos(recipe: TransferRecipe, options: Options) -> Path:
     spec = Input(shape=(pixels, pixels, 3), color="rgb", resize=Cover(), scale=base.scale)
     photos = read_photos(options.data, files, spec, options.checkpoints, options.seed)
     counts = (
-        f"{len(photos.training)} photos to train on, {len(photos.validation)} for validation, "
-        f"{len(photos.test)} to test with"
+        f"{len(photos.training)} photos for training, {len(photos.validation)} for validation, "
+        f"{len(photos.test)} for testing"
     )
-    print(f"{counts}, of {', '.join(photos.classes)}; on {base.name}")
+    print(f"{counts}; classes: {', '.join(photos.classes)}; base: {base.name}")
     started_from = hashlib.sha256((photos.sha256 + base.sha256).encode()).hexdigest()
     checkpoints = options.checkpoints_of(started_from) / policy
     histories, network = train(
@@ -144,7 +144,7 @@ def train_on_photos(recipe: TransferRecipe, options: Options) -> Path:
 
 
 def augmentation() -> list[layers.Layer]:
-    """Photos turned by up to 10 degrees, 10 % nearer or farther, moved by 10 %, and mirrored."""
+    """Rotate by up to 10 degrees, zoom and shift by up to 10 %, and mirror."""
     return [
         layers.RandomRotation(10 / 360, fill_mode="nearest", dtype="float32"),
         layers.RandomZoom(0.1, fill_mode="nearest", dtype="float32"),
@@ -168,12 +168,12 @@ def train(
         folder = checkpoints / stage.name
         done = epochs_done(folder)
         batches = Batches(photos, photos.training, spec, seed=options.seed, epoch=done)
-        enough = max(stage.epochs, math.ceil(LEAST_STEPS / len(batches)))
+        enough = max(stage.epochs, math.ceil(MIN_STEPS / len(batches)))
         epochs = options.epochs or (1 if options.smoke else enough)
         print(f"Stage {stage.name}: {epochs} epochs")
         for name in NAMES:
             network.get_layer(name).trainable = stage.tunes_base
-        with computing_in(policy):  # it says whether the loss is scaled
+        with computing_in(policy):  # the policy decides whether the loss is scaled
             model = keras.Sequential([network.input, *augmentation(), network])
             model.compile(
                 keras.optimizers.Adam(CosineDecay(stage.learning_rate, epochs * len(batches))),
@@ -192,7 +192,7 @@ def train(
         )
         kept.append(network.get_weights())
     losses = [np.nanmin(history["val_loss"]) for history in histories]
-    network.set_weights(kept[int(np.argmin(losses))])  # fine-tuning does not always help
+    network.set_weights(kept[int(np.argmin(losses))])  # fine-tuning does not always improve it
     plain = classifier(classes, pixels)
     for name in (*NAMES, "logits"):
         plain.get_layer(name).set_weights(network.get_layer(name).get_weights())

@@ -1,4 +1,4 @@
-"""VGG16's convolutions (Simonyan, Zisserman 2015, arXiv:1409.1556) and weights to start from."""
+"""VGG16's convolutions (Simonyan, Zisserman 2015, arXiv:1409.1556) and pretrained weights."""
 
 import hashlib
 from dataclasses import dataclass
@@ -16,15 +16,15 @@ from service.pixels.spec import Scale
 from training.errors import TrainingError
 from training.options import IMAGENET
 
-# Channels and convolutions of each block; a pooling ends it.
+# Channels and number of convolutions of each block; a pooling follows.
 BLOCKS = ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))
 NAMES = tuple(
     f"block{block}_conv{number}"
     for block, (_, count) in enumerate(BLOCKS, 1)
     for number in range(1, count + 1)
 )
-SHRINKAGE = 2 ** len(BLOCKS)  # of the sides, by the poolings
-# What keras.applications.vgg16 subtracts from 0..255, in the order of RGB.
+SHRINKAGE = 2 ** len(BLOCKS)  # each pooling halves the sides
+# The means that keras.applications.vgg16 subtracts from 0..255, in RGB order.
 IMAGENET_SCALE = Scale(divisor=1.0, mean=(123.68, 116.779, 103.939))
 
 Weights = dict[str, list[np.ndarray]]
@@ -32,21 +32,21 @@ Weights = dict[str, list[np.ndarray]]
 
 @dataclass(frozen=True)
 class Base:
-    """Trained convolutions: by layer, kernel (3, 3, in, out) and bias (out,)."""
+    """Pretrained convolutions: for each layer, kernel (3, 3, in, out) and bias (out,)."""
 
     name: str
     argument: str
-    """What names it on another machine, for --base."""
+    """The value of --base that names it on any machine."""
     scale: Scale
     weights: Weights
     sha256: str
 
 
 class BatchNormalization(layers.BatchNormalization):
-    """Keras's, trained by TensorFlow's one operation for all of it: a fifth quicker on a CPU."""
+    """Keras's own, trained with TensorFlow's fused operation: a fifth faster on a CPU."""
 
     def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
-        """Images (n, h, w, channels) -> the same, each channel normalised."""
+        """Normalise each channel of images (n, h, w, channels)."""
         if not training or keras.backend.backend() != "tensorflow":
             return super().call(inputs, training=training, mask=mask)
         import tensorflow as tf
@@ -65,8 +65,8 @@ class BatchNormalization(layers.BatchNormalization):
 def convolutions(x: Any, *, batch_normalisation: bool = False) -> Any:
     """The five blocks with Keras's names, (n, h, w, 3) -> (n, h / 32, w / 32, 512).
 
-    Batch normalisation (Ioffe, Szegedy 2015, arXiv:1502.03167) makes them trainable from nothing;
-    `fold` takes it out again.
+    Training from scratch needs batch normalisation (Ioffe, Szegedy 2015, arXiv:1502.03167); `fold`
+    removes it afterwards.
     """
     for block, (channels, count) in enumerate(BLOCKS, 1):
         for number in range(1, count + 1):
@@ -87,7 +87,7 @@ def convolutions(x: Any, *, batch_normalisation: bool = False) -> Any:
 
 
 def classifier(classes: int, side: int, *, dropout: float = 0.0) -> keras.Model:
-    """The plain convolutions, global average pooling and one dense layer with a softmax."""
+    """The convolutions, global average pooling, and one dense layer with a softmax."""
     inputs = keras.Input((side, side, 3))
     x = layers.GlobalAveragePooling2D(name="pool")(convolutions(inputs))
     if dropout:
@@ -96,13 +96,13 @@ def classifier(classes: int, side: int, *, dropout: float = 0.0) -> keras.Model:
 
 
 def head(x: Any, classes: int) -> Any:
-    """Logits and their softmax, in float32 even where the rest is half precision."""
+    """Logits and their softmax, in float32 even if the rest is half precision."""
     x = layers.Dense(classes, name="logits", dtype="float32")(x)
     return layers.Softmax(name="probabilities", dtype="float32")(x)
 
 
 def fold(trained: keras.Model) -> Weights:
-    """Each convolution of a network with batch normalisation as one without: kernel and bias."""
+    """Merge batch normalisation into kernel and bias of each convolution."""
     weights: Weights = {}
     for name in NAMES:
         (kernel,) = trained.get_layer(name).get_weights()
@@ -114,15 +114,15 @@ def fold(trained: keras.Model) -> Weights:
 
 
 def set_weights(network: keras.Model, weights: Weights) -> None:
-    """Put weights into the layers of these names."""
+    """Set the weights of the layers with these names."""
     for name, arrays in weights.items():
         network.get_layer(name).set_weights(arrays)
 
 
 def load_base(base: str) -> Base:
-    """`imagenet`, or the folder of an artifact whose network begins as VGG16 does.
+    """Load `imagenet`, or the folder of an artifact that starts with VGG16's convolutions.
 
-    Raises TrainingError that names the alternative.
+    Raises TrainingError that names an alternative.
     """
     return _imagenet() if base == IMAGENET else _of_artifact(Path(base))
 
@@ -133,12 +133,12 @@ def _imagenet() -> Base:
     except Exception as error:
         raise TrainingError(
             f"ImageNet's weights for VGG16 could not be loaded ({error}). Put Keras's file into "
-            "its cache (KERAS_HOME), or start from the weights that this project trained: "
+            "its cache (KERAS_HOME), or use the weights that this project trained: "
             "--base models/vgg16-base/1"
         ) from error
     weights = {name: network.get_layer(name).get_weights() for name in NAMES}
     kernel, bias = weights[NAMES[0]]
-    weights[NAMES[0]] = [kernel[:, :, ::-1], bias]  # they were trained on BGR
+    weights[NAMES[0]] = [kernel[:, :, ::-1], bias]  # trained on BGR, used with RGB
     return Base(IMAGENET, IMAGENET, IMAGENET_SCALE, weights, _sha256(weights))
 
 
@@ -173,7 +173,7 @@ def _check_shapes(weights: Weights) -> None:
 
 
 def _shown(folder: Path, manifest: Manifest) -> str:
-    """A path that means the same in another checkout, as far as there is one."""
+    """A path that is valid in another checkout, if there is one."""
     if folder.resolve().is_relative_to(Path.cwd()):
         return folder.resolve().relative_to(Path.cwd()).as_posix()
     return f"models/{manifest.name}/{manifest.version}"

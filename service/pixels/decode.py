@@ -1,4 +1,4 @@
-"""Posted bytes -> a network's input; whatever is wrong with an input is found here."""
+"""Decode posted bytes into a network's input; every error of an input is found here."""
 
 import re
 from io import BytesIO
@@ -12,7 +12,7 @@ from service.pixels.spec import Input
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
 
-# What the formats begin with: tells a broken image from something else.
+# The first bytes of each format: they tell a broken image from another type of file.
 _SIGNATURE = re.compile(
     rb"\x89PNG|\xff\xd8\xff|RIFF.{4}WEBP|BM.{4}\0{4}|GIF8|II[*+]\0|MM\0[*+]", re.DOTALL
 )
@@ -24,7 +24,7 @@ _MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr")
 
 
 def open_image(data: bytes, max_bytes: int, max_pixels: int) -> Image.Image:
-    """Read an image's header and check its type and size; nothing is unpacked yet.
+    """Read an image's header and check its type and size, without decoding the pixels.
 
     Raises BadInput, TooLarge or UnsupportedImage.
     """
@@ -78,11 +78,11 @@ def decode(image: Image.Image, spec: Input) -> Floats:
 
 
 def _shrink(image: Image.Image, spec: Input) -> None:
-    """Let libjpeg scale a JPEG down by 2, 4 or 8 while it decodes: quick, and in little memory."""
+    """Let libjpeg scale a JPEG down by 2, 4 or 8 while it decodes: fast, and in little memory."""
     height, width, _ = spec.shape
     reserve = _RESERVE.get(spec.resize.method)
     if isinstance(image, JpegImageFile) and reserve and height is not None and width is not None:
-        side = reserve * max(height, width)  # either way up: the orientation is applied afterwards
+        side = reserve * max(height, width)  # for either orientation: EXIF is applied afterwards
         image.draft(None, (side, side))
 
 

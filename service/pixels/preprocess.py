@@ -1,4 +1,4 @@
-"""From a decoded image to the network's input: the one function that training and service share."""
+"""From a decoded image to the network's input: the function that training and service share."""
 
 from collections.abc import Mapping
 from typing import assert_never, cast

@@ -1,4 +1,4 @@
-"""An image of any size through a fully convolutional network: padded, tiled, put together."""
+"""Run a fully convolutional network on an image of any size: pad, cut into tiles, join."""
 
 from collections.abc import Callable, Iterator
 
@@ -33,7 +33,7 @@ def _padded(planes: Floats, predict: Predict, spec: Tiling) -> Floats:
 
 
 class _Span:
-    """One tile along one axis: what is read, what of it is kept, and where that goes."""
+    """One tile along one axis: the part that is read, the part that is kept, and its place."""
 
     def __init__(self, start: int, stop: int, length: int, spec: Tiling) -> None:
         first, last = max(0, start - spec.halo), min(length, stop + spec.halo)

@@ -16,6 +16,7 @@ from tests.conftest import SHIPPED_MODELS
 from tests.server import CHECKOUT
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(Path("/dev/nvidiactl").exists(), reason="there is a GPU")
 def test_machine_without_a_gpu_is_told_so_in_one_line() -> None:
     command = [sys.executable, "-m", "tests.bench.gpu_check"]

@@ -28,6 +28,7 @@ def test_figures_are_read_as_they_were_written(tmp_path: Path) -> None:
     assert read(file) == MEASURED
 
 
+@pytest.mark.slow
 def test_pod_is_measured_with_both_payloads(monkeypatch: pytest.MonkeyPatch) -> None:
     program("wrk")
     monkeypatch.setattr(pod, "WARM_UP_S", 1)

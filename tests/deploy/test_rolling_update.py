@@ -13,12 +13,15 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psutil
+import pytest
 
 from tests.exposition import value
 from tests.load.run import run_locust
 from tests.programs import program
 from tests.server import STOP_TIMEOUT_S, Server, free_port, serve
 from tests.service.server.test_supervisor import metrics
+
+pytestmark = pytest.mark.slow
 
 MODELS = "fashion-mnist,hand-signs,denoiser"
 DRAIN_S = 2.0

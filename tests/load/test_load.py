@@ -18,6 +18,8 @@ from tests.drawing import boot, dress, encode, gradient
 from tests.load.run import Result, run_locust
 from tests.server import CHECKOUT, serve
 
+pytestmark = pytest.mark.slow
+
 TOKEN = "a-token-for-the-load-tests"
 MODELS = "fashion-mnist,denoiser,cats-vs-dogs"
 TOP = [

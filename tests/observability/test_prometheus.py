@@ -9,6 +9,8 @@ from tests.observability.files import panel_queries, read_dashboard, rules
 from tests.observability.prometheus import Prometheus, load, watching
 from tests.server import serve
 
+pytestmark = pytest.mark.slow
+
 WITHIN_S = 30
 RATE_INTERVAL = "10s"
 # There is a GPU on few machines.

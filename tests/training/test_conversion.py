@@ -9,7 +9,7 @@ pytest.importorskip("tensorflow", reason="LiteRT files are made with TensorFlow"
 
 import keras
 
-from service.engines.engine import LiteRTEngine
+from service.engines.litert import LiteRTEngine
 from tests.training.tiny import network
 from training.conversion import convert
 from training.errors import ExportError
@@ -23,7 +23,9 @@ def test_three_files_answer_alike(tmp_path: Path) -> None:
     assert list(files) == ["litert", "litert-dynamic-int8", "litert-int8"]
     exact = made.predict_on_batch(IMAGES)
     for file in files.values():
-        np.testing.assert_allclose(LiteRTEngine(file, 1).predict(IMAGES), exact, atol=0.05)
+        engine = LiteRTEngine(file, 1, inputs=["image"], outputs=["probabilities"])
+        answer = engine.predict({"image": IMAGES})["probabilities"]
+        np.testing.assert_allclose(answer, exact, atol=0.05)
 
 
 def test_network_that_litert_cannot_take_is_refused(tmp_path: Path) -> None:

@@ -5,11 +5,16 @@ import pytest
 pytest.importorskip("tensorflow", reason="engines are made with TensorFlow")
 
 from service.artifacts.manifest import Engine, EngineName, read_manifest
+from service.pixels.spec import Tiling
+from service.tasks import TASKS
 from tests.conftest import SHIPPED_MODELS
 from training.engines import choose
 from training.errors import ExportError
 from training.measure import Engines
+from training.tasks import Classification, Denoising
 
+CLASSIFICATION = Classification(("a", "b"))
+DENOISING = Denoising(Tiling(multiple=4, tile=64, halo=8))
 QUICK, SLOW = {"1": 1.0, "8": 4.0}, {"1": 2.0, "8": 16.0}
 
 
@@ -21,14 +26,13 @@ def engine(
 ) -> Engine:
     return Engine(
         max_abs_difference=difference,
-        accuracy=accuracy,
-        label_agreement=agreement,
+        quality={"accuracy": accuracy, "label_agreement": agreement},
         milliseconds=milliseconds,
     )
 
 
 def denoiser(milliseconds: dict[str, float], psnr_db: float) -> Engine:
-    return Engine(max_abs_difference=0.1, psnr_db=psnr_db, milliseconds=milliseconds)
+    return Engine(max_abs_difference=0.1, quality={"psnr_db": psnr_db}, milliseconds=milliseconds)
 
 
 def candidates(int8: Engine, half: Engine | None = None) -> Engines:
@@ -52,7 +56,7 @@ def candidates(int8: Engine, half: Engine | None = None) -> Engines:
     ],
 )
 def test_cpu_gets_the_fastest_that_is_right(int8: Engine, chosen: EngineName) -> None:
-    assert choose(candidates(int8))["cpu"] == chosen
+    assert choose(candidates(int8), CLASSIFICATION)["cpu"] == chosen
 
 
 def test_export_ends_where_none_of_litert_is_right() -> None:
@@ -60,13 +64,13 @@ def test_export_ends_where_none_of_litert_is_right() -> None:
     with pytest.raises(
         ExportError, match="from one of LiteRT's engines, got them from keras alone"
     ):
-        choose({"keras": engine(SLOW), "litert": wrong, "litert-int8": wrong})
+        choose({"keras": engine(SLOW), "litert": wrong, "litert-int8": wrong}, CLASSIFICATION)
 
 
 def test_every_batch_size_counts_alike() -> None:
     # Twice as fast alone, less than twice as slow in batches of 8.
-    assert choose(candidates(engine({"1": 1.0, "8": 26.0})))["cpu"] == "litert-int8"
-    assert choose(candidates(engine({"1": 1.0, "8": 34.0})))["cpu"] == "litert"
+    assert choose(candidates(engine({"1": 1.0, "8": 26.0})), CLASSIFICATION)["cpu"] == "litert-int8"
+    assert choose(candidates(engine({"1": 1.0, "8": 34.0})), CLASSIFICATION)["cpu"] == "litert"
 
 
 @pytest.mark.parametrize(
@@ -76,17 +80,20 @@ def test_of_engines_as_fast_as_each_other_the_most_exact_is_chosen(
     times: float, chosen: EngineName
 ) -> None:
     slower = engine({size: times * each for size, each in QUICK.items()}, difference=0.05)
-    assert choose(candidates(engine(QUICK)) | {"litert-dynamic-int8": slower})["cpu"] == chosen
+    assert (
+        choose(candidates(engine(QUICK)) | {"litert-dynamic-int8": slower}, CLASSIFICATION)["cpu"]
+        == chosen
+    )
 
 
 def test_keras_is_no_choice_for_a_cpu_however_fast() -> None:
-    assert choose(candidates(engine(SLOW)))["cpu"].startswith("litert")
+    assert choose(candidates(engine(SLOW)), CLASSIFICATION)["cpu"].startswith("litert")
 
 
 @pytest.mark.parametrize(("agreement", "chosen"), [(1.0, "keras-half"), (0.98, "keras")])
 def test_gpu_gets_half_precision_where_that_is_right(agreement: float, chosen: str) -> None:
     half = engine(SLOW, agreement=agreement)
-    assert choose(candidates(engine(QUICK), half))["gpu"] == chosen
+    assert choose(candidates(engine(QUICK), half), CLASSIFICATION)["gpu"] == chosen
 
 
 @pytest.mark.parametrize(("psnr_db", "chosen"), [(24.91, "litert-int8"), (24.89, "litert")])
@@ -97,10 +104,11 @@ def test_denoiser_may_lose_a_tenth_of_a_decibel(psnr_db: float, chosen: str) -> 
         "litert": denoiser(SLOW, 25.0),
         "litert-int8": denoiser(QUICK, psnr_db),
     }
-    assert choose(engines)["cpu"] == chosen
+    assert choose(engines, DENOISING)["cpu"] == chosen
 
 
 @pytest.mark.parametrize("name", sorted(path.name for path in SHIPPED_MODELS.iterdir()))
 def test_shipped_model_is_served_with_what_the_rule_chooses(name: str) -> None:
-    manifest = read_manifest(SHIPPED_MODELS / name / "1")
-    assert choose(manifest.engines) == manifest.engine
+    manifest = read_manifest(SHIPPED_MODELS / name / "1", TASKS)
+    task = DENOISING if manifest.task.type == DENOISING.name else CLASSIFICATION
+    assert choose(manifest.engines, task) == manifest.engine

@@ -12,14 +12,19 @@ pytest.importorskip("tensorflow", reason="export needs TensorFlow")
 pytest.importorskip("keras", reason="export needs Keras")
 
 from service.artifacts.files import Artifact, find_artifacts, verify
-from service.artifacts.manifest import ExpectedLabel, read_manifest
+from service.artifacts.manifest import read_manifest
+from service.engines import device
+from service.engines.engine import Tensors
+from service.engines.litert import LiteRTEngine
 from service.errors import ArtifactError
-from service.pixels.preprocess import preprocess
+from service.pixels.preprocess import Floats, preprocess
+from service.tasks import TASKS
+from service.tasks.classification import ClassificationSpec, ExpectedLabel
 from tests.training.tiny import CARD, INPUT, LABELS, METRICS, network, options, trained
-from training import engines
 from training.card import render_card
 from training.errors import ExportError
 from training.export import export
+from training.tasks import task
 
 
 @pytest.fixture(scope="module")
@@ -40,18 +45,18 @@ def stop(*_arguments: Any, **_named: Any) -> None:
 def is_nothing_there(models: Path) -> bool:
     """Whether the service finds no model."""
     with pytest.raises(ArtifactError, match="found none"):
-        find_artifacts(models, ())
+        find_artifacts(models, (), TASKS)
     return True
 
 
 def test_artifact_lies_in_a_folder_of_its_name_and_version(folder: Path, out: Path) -> None:
     assert folder == out / "tiny" / "1"
-    manifest = read_manifest(folder)
+    manifest = read_manifest(folder, TASKS)
     assert (manifest.name, manifest.version) == ("tiny", "1")
 
 
 def test_artifact_holds_what_its_manifest_lists_and_nothing_else(folder: Path) -> None:
-    listed = {*read_manifest(folder).files, "manifest.json"}
+    listed = {*read_manifest(folder, TASKS).files, "manifest.json"}
     assert {path.name for path in folder.iterdir()} == listed
     assert listed == {
         "manifest.json", "model.keras", "model.tflite", "README.md", "sample.png", "figure.png",
@@ -59,7 +64,7 @@ def test_artifact_holds_what_its_manifest_lists_and_nothing_else(folder: Path) -
 
 
 def test_checksums_hold(folder: Path) -> None:
-    verify(Artifact(folder, read_manifest(folder)))
+    verify(Artifact(folder, read_manifest(folder, TASKS)))
 
 
 def test_export_leaves_nothing_else_behind(folder: Path, out: Path) -> None:
@@ -67,14 +72,14 @@ def test_export_leaves_nothing_else_behind(folder: Path, out: Path) -> None:
 
 
 def test_manifest_says_what_was_trained(folder: Path) -> None:
-    manifest = read_manifest(folder)
-    assert (manifest.task, manifest.labels, manifest.input) == ("classification", LABELS, INPUT)
+    manifest = read_manifest(folder, TASKS)
+    assert (manifest.task, manifest.input) == (ClassificationSpec(labels=LABELS), INPUT)
     assert manifest.parameters == 16 * 3 + 3
     assert manifest.metrics == METRICS
 
 
 def test_manifest_says_where_the_weights_come_from(folder: Path) -> None:
-    training = read_manifest(folder).training
+    training = read_manifest(folder, TASKS).training
     assert (training.recipe, training.seed, training.seconds) == ("tiny", 1, 1234.5)
     assert training.arguments == {"network": "mlp"}
     assert training.dataset_sha256 == {"drawn.bin": "0" * 64}
@@ -82,7 +87,7 @@ def test_manifest_says_where_the_weights_come_from(folder: Path) -> None:
 
 
 def test_manifest_says_how_fast_and_how_alike_the_engines_are(folder: Path) -> None:
-    engines = read_manifest(folder).engines
+    engines = read_manifest(folder, TASKS).engines
     assert set(engines) == {
         *("keras", "keras-half", "litert", "litert-dynamic-int8", "litert-int8")
     }
@@ -90,15 +95,14 @@ def test_manifest_says_how_fast_and_how_alike_the_engines_are(folder: Path) -> N
         assert list(engine.milliseconds) == ["1", "8", "32"]
         assert min(engine.milliseconds.values()) > 0
         assert engine.max_abs_difference < 0.1
-        assert engine.label_agreement is not None
-        assert engine.accuracy is not None
+        assert engine.quality.keys() == {"label_agreement", "accuracy"}
     assert engines["keras"].max_abs_difference == 0
     assert engines["litert"].max_abs_difference < 1e-5
-    assert engines["litert"].label_agreement == 1
+    assert engines["litert"].quality["label_agreement"] == 1
 
 
 def test_files_are_those_of_the_engines_that_are_served(folder: Path) -> None:
-    manifest = read_manifest(folder)
+    manifest = read_manifest(folder, TASKS)
     files = {name: engine.file for name, engine in manifest.engines.items() if engine.file}
     assert files == {
         "keras": "model.keras",
@@ -108,13 +112,13 @@ def test_files_are_those_of_the_engines_that_are_served(folder: Path) -> None:
 
 
 def test_card_is_that_of_the_manifest(folder: Path) -> None:
-    assert (folder / "README.md").read_text() == render_card(read_manifest(folder), CARD)
+    assert (folder / "README.md").read_text() == render_card(read_manifest(folder, TASKS), CARD)
 
 
 def test_sample_answer_is_that_of_the_trained_network(folder: Path) -> None:
     with Image.open(folder / "sample.png") as image:
         answer = network().predict_on_batch(preprocess(image, INPUT)[np.newaxis])[0]
-    expected = read_manifest(folder).sample.expected
+    expected = read_manifest(folder, TASKS).sample.expected
     assert isinstance(expected, ExpectedLabel)
     assert (expected.index, expected.label) == (answer.argmax(), LABELS[answer.argmax()])
     assert expected.probability == pytest.approx(answer.max(), abs=1e-5)
@@ -131,7 +135,7 @@ def test_versions_count_up(there: tuple[str, ...], version: str, tmp_path: Path)
 
 def test_new_version_leaves_the_old_one_alone(tmp_path: Path) -> None:
     first = export(trained(), options(tmp_path))
-    before = read_manifest(first)
+    before = read_manifest(first, TASKS)
     second = export(trained(), options(tmp_path))
     assert (first.name, second.name) == ("1", "2")
     verify(Artifact(first, before))
@@ -141,8 +145,8 @@ def test_litert_that_differs_from_keras_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # No difference is below zero, so the one that there is counts as too large.
-    monkeypatch.setattr(engines, "MAX_ABS_DIFFERENCE", -1.0)
-    with pytest.raises(ExportError, match="LiteRT differs from Keras on the validation images"):
+    monkeypatch.setattr(task, "MAX_ABS_DIFFERENCE", -1.0)
+    with pytest.raises(ExportError, match="outputs differ from Keras's on the validation images"):
         export(trained(), options(tmp_path))
     assert is_nothing_there(tmp_path)
 
@@ -150,16 +154,16 @@ def test_litert_that_differs_from_keras_is_refused(
 def test_litert_with_another_label_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class OffByALittle(engines.LiteRTEngine):  # type: ignore[misc]
-        def predict(self, batch: Any) -> Any:
-            scores: Any = super().predict(batch)
-            return scores + np.array([0, 0, 5e-4], np.float32)
+    class OffByALittle(LiteRTEngine):
+        def predict(self, batch: Tensors) -> dict[str, Floats]:
+            (scores,) = super().predict(batch).values()
+            return {"probabilities": scores + np.array([0, 0, 5e-4], np.float32)}
 
     # All scores are a third, up to rounding: half the allowed difference changes the label.
     undecided = network()
     undecided.set_weights([np.zeros_like(values) for values in undecided.get_weights()])
-    monkeypatch.setattr(engines, "LiteRTEngine", OffByALittle)
-    with pytest.raises(ExportError, match=r"same label on 0\.0 of them"):
+    monkeypatch.setattr(device, "LiteRTEngine", OffByALittle)
+    with pytest.raises(ExportError, match=r"gives the label of Keras to 0\.0 of the validation"):
         export(trained(network=undecided), options(tmp_path))
     assert is_nothing_there(tmp_path)
 
@@ -204,4 +208,4 @@ def test_leftover_of_a_killed_export_is_no_version(folder: Path, tmp_path: Path)
     shutil.copytree(folder, tmp_path / "tiny" / ".writing-abc" / "1")
     assert is_nothing_there(tmp_path)
     assert export(trained(), options(tmp_path)).name == "1"
-    assert [artifact.folder.name for artifact in find_artifacts(tmp_path, ())] == ["1"]
+    assert [artifact.folder.name for artifact in find_artifacts(tmp_path, (), TASKS)] == ["1"]

@@ -290,7 +290,7 @@ def test_run_of_another_optimizer_is_not_resumed(tmp_path: Path) -> None:
     model.compile(keras.optimizers.Adam(), "mse", metrics=[accuracy])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ResourceWarning)  # as above
-        with pytest.raises(TrainingError, match=r"run of this recipe .* remove the folder"):
+        with pytest.raises(TrainingError, match=r"version of this recipe: remove the folder"):
             run(model, tmp_path)
         gc.collect()
 

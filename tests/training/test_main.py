@@ -87,8 +87,8 @@ def test_unknown_recipe_is_refused_with_those_that_exist(
     ("recipe", "file", "how_to_get_it"),
     [
         ("fashion-mnist", "train-images-idx3-ubyte.gz", "zalandoresearch/fashion-mnist"),
-        ("hand-signs", "train_signs.h5", "name its folder with --data"),
-        ("denoiser", "mnist.npz", "name its folder with --data"),
+        ("hand-signs", "train_signs.h5", "pass its folder with --data"),
+        ("denoiser", "mnist.npz", "pass its folder with --data"),
     ],
 )
 def test_missing_data_says_which_file_where_and_how_to_get_it(

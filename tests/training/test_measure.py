@@ -9,10 +9,15 @@ pytest.importorskip("tensorflow", reason="engines are made with TensorFlow")
 
 from service.artifacts.manifest import Device, EngineName
 from service.engines.engine import Engine as RunningEngine
+from service.engines.engine import Tensors
 from service.pixels.preprocess import Floats
+from service.pixels.spec import Tiling
 from training import measure
 from training.errors import ExportError
+from training.tasks import Classification, Denoising
 
+CLASSIFICATION = Classification(("a", "b", "c"))
+DENOISING = Denoising(Tiling(multiple=4, tile=64, halo=8))
 TRUTH = np.array([0, 1, 2, 0])
 RIGHT = np.eye(3, dtype=np.float32)[TRUTH]
 IMAGES = np.arange(4, dtype=np.float32).reshape(4, 1, 1, 1)
@@ -28,15 +33,16 @@ class ToldEngine:
         self.name: EngineName = "litert"
         self._answers, self._seconds = answers, seconds_an_image
 
-    def predict(self, batch: Floats) -> Floats:
-        time.sleep(self._seconds * len(batch))
-        answers: Floats = self._answers[batch[:, 0, 0, 0].astype(int)]
-        return answers
+    def predict(self, batch: Tensors) -> dict[str, Floats]:
+        images = batch["image"]
+        time.sleep(self._seconds * len(images))
+        answers: Floats = self._answers[images[:, 0, 0, 0].astype(int)]
+        return {"probabilities": answers, "image": answers}
 
 
 def measured(**engines: RunningEngine) -> measure.Engines:
     named: dict[EngineName, RunningEngine] = {"keras": ToldEngine(RIGHT), **engines}  # type: ignore[dict-item]
-    return measure.measure(named, IMAGES, TRUTH)
+    return measure.measure(named, IMAGES, TRUTH, CLASSIFICATION)
 
 
 @pytest.fixture(autouse=True)
@@ -49,7 +55,7 @@ def test_engine_is_compared_with_keras_and_with_the_truth() -> None:
     answers[3] = [0.4, 0.6, 0.0]  # once the wrong label
     engine = measured(litert=ToldEngine(answers))["litert"]
     assert engine.max_abs_difference == pytest.approx(0.6)
-    assert (engine.label_agreement, engine.accuracy, engine.psnr_db) == (0.75, 0.75, None)
+    assert engine.quality == {"label_agreement": 0.75, "accuracy": 0.75}
 
 
 def test_engine_that_answers_no_numbers_is_left_out(capsys: pytest.CaptureFixture[str]) -> None:
@@ -61,7 +67,7 @@ def test_engine_that_answers_no_numbers_is_left_out(capsys: pytest.CaptureFixtur
 def test_network_that_answers_no_numbers_is_refused() -> None:
     broken = ToldEngine(np.full_like(RIGHT, np.inf))
     with pytest.raises(ExportError, match="expected a network that answers numbers"):
-        measure.measure({"keras": broken}, IMAGES, TRUTH)
+        measure.measure({"keras": broken}, IMAGES, TRUTH, CLASSIFICATION)
 
 
 def test_every_engine_is_timed_with_every_batch_that_the_fastest_takes_in_time() -> None:
@@ -72,7 +78,7 @@ def test_every_engine_is_timed_with_every_batch_that_the_fastest_takes_in_time()
 
 
 def test_batches_that_take_all_engines_too_long_are_not_timed() -> None:
-    engines = measure.measure({"keras": ToldEngine(RIGHT, 0.1)}, IMAGES, TRUTH)
+    engines = measure.measure({"keras": ToldEngine(RIGHT, 0.1)}, IMAGES, TRUTH, CLASSIFICATION)
     for engine in engines.values():
         assert list(engine.milliseconds) == ["1"]
 
@@ -80,9 +86,10 @@ def test_batches_that_take_all_engines_too_long_are_not_timed() -> None:
 def test_denoiser_is_judged_by_its_images() -> None:
     clean = np.full((4, 2, 2, 1), 0.5, np.float32)
     engines = measure.measure(
-        {"keras": ToldEngine(clean), "litert": ToldEngine(clean + np.float32(0.1))}, IMAGES, clean
+        {"keras": ToldEngine(clean), "litert": ToldEngine(clean + np.float32(0.1))},
+        IMAGES,
+        clean,
+        DENOISING,
     )
-    assert engines["litert"].psnr_db == pytest.approx(20, abs=0.2)
-    assert engines["keras"].psnr_db is not None
-    assert engines["keras"].psnr_db > 40
-    assert engines["litert"].label_agreement is None
+    assert engines["litert"].quality == {"psnr_db": pytest.approx(20, abs=0.2)}
+    assert engines["keras"].quality["psnr_db"] > 40

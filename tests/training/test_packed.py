@@ -75,7 +75,7 @@ def test_array_that_lacks_is_named(tmp_path: Path) -> None:
 
 
 def test_file_that_lacks_is_named_with_what_it_is(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="It is a packed image set"):
+    with pytest.raises(DataError, match="Pass a packed image set with --data"):
         read_packed(tmp_path / "set.npz")
 
 

@@ -94,7 +94,7 @@ def test_two_photos_of_a_class_are_enough(folder: Path, capsys: pytest.CaptureFi
     assert sorted(photos.labels[photos.training]) == [0, 1]
     assert len(photos.test) == 2
     np.testing.assert_array_equal(photos.validation, photos.training)
-    assert "Too few photos to hold any out" in capsys.readouterr().out
+    assert "Too few photos for a validation split" in capsys.readouterr().out
 
 
 def test_some_of_each_class_and_split_may_be_read(folder: Path) -> None:
@@ -164,8 +164,8 @@ def test_class_with_one_readable_photo_is_refused_with_its_name(folder: Path) ->
     draw(folder / "grey", 1, 128)
     (folder / "grey" / "broken.jpg").write_bytes(b"nothing")
     message = refusal(folder)
-    assert "expected at least 2 readable images to train on of each class" in message
-    assert "{'grey': 1}" in message
+    assert "expected at least 2 readable images for training per class" in message
+    assert "got {'grey': 1}" in message
 
 
 def test_class_to_test_that_is_not_trained_on_is_refused(folder: Path) -> None:
@@ -199,14 +199,14 @@ def test_class_without_photos_to_test_with_is_refused_before_anything_is_trained
         else:
             path.unlink()
     message = refusal(folder)
-    assert "expected at least 1 readable images to test with of each class; {'dark': 0}" in message
+    assert "expected at least 1 readable images for testing per class, got {'dark': 0}" in message
 
 
 @pytest.mark.parametrize("name", ["a\nb", "x" * 201, "bell\x07"])
 def test_folder_whose_name_is_no_label_is_refused(folder: Path, name: str) -> None:
     draw_classes(folder)
     draw(folder / name, 3, 128)
-    assert "expected names of up to 200 characters that can be printed" in refusal(folder)
+    assert "expected printable names of up to 200 characters" in refusal(folder)
 
 
 def test_file_with_a_name_in_another_encoding_is_read(

@@ -8,6 +8,7 @@ import asyncio
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from textwrap import dedent
 from typing import Any
@@ -22,13 +23,15 @@ pytest.importorskip("h5py", reason="the hand-signs recipe needs h5py")
 pytest.importorskip("skimage", reason="the denoiser recipe needs scikit-image")
 
 from service.artifacts.files import find_artifacts
-from service.artifacts.manifest import ExpectedLabel, Manifest, read_manifest
+from service.artifacts.manifest import Manifest, read_manifest
+from service.call import Call
 from service.inference.model import Model
-from service.inference.registry import load_models
+from service.inference.registry import load_registry
 from service.pixels.spec import Scale
-from service.protocols.request import Request
 from service.settings import Settings
-from tests.asgi import request
+from service.tasks import TASKS
+from service.tasks.classification import ClassificationSpec, ExpectedLabel
+from service.tasks.denoising import ExpectedImage
 from tests.metrics import metrics_of
 from tests.training.drawn import write_fashion_mnist, write_mnist, write_signs
 from training import recipes
@@ -78,7 +81,7 @@ class Trainer:
         return self.models / name / "1"
 
     def manifest(self, name: str) -> Manifest:
-        return read_manifest(self.artifact(name))
+        return read_manifest(self.artifact(name), TASKS)
 
 
 @pytest.fixture(scope="module")
@@ -93,26 +96,26 @@ def trainer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trainer]:
 def served(models: Path, name: str) -> Model:
     """The model as the service loads it: verified, proven on its sample, warm."""
     settings = Settings(models_dir=models, models=(name,), workers=1, device="cpu")
-    artifacts = find_artifacts(models, (name,))
+    artifacts = find_artifacts(models, (name,), TASKS)
     metrics = metrics_of(*(artifact.manifest for artifact in artifacts))
-    return load_models(artifacts, settings, metrics).find(name)
+    return load_registry(artifacts, TASKS, settings, metrics).find(name)
 
 
-def asked() -> Request:
-    """A request that has a minute."""
-    asking = request()
-    asking.set_timeout(60)
-    return asking
+def labels_of(manifest: Manifest) -> tuple[str, ...]:
+    """The labels of a classifier."""
+    assert isinstance(manifest.task, ClassificationSpec)
+    return manifest.task.labels
 
 
-def classified(folder: Path) -> Any:
+def answered(folder: Path) -> Any:
     """What the service answers to the sample of this artifact."""
 
     async def ask() -> Any:
         model = served(folder.parents[1], folder.parent.name)
         try:
             sample = (folder / model.manifest.sample.file).read_bytes()
-            return await model.classify(sample, 3, asked())
+            answer = await model.infer(sample, model.task.default_options, Call("test"))
+            return answer.content
         finally:
             model.close()
 
@@ -140,14 +143,14 @@ def test_denoiser_has_at_most_300_000_parameters(trainer: Trainer) -> None:
 def test_same_command_gives_the_same_metrics(trainer: Trainer, tmp_path: Path) -> None:
     command = RUNS["fashion-mnist-mlp"].command
     assert main([*command, "--smoke", "--out", str(tmp_path)]) == 0
-    again = read_manifest(tmp_path / "fashion-mnist-mlp" / "1")
+    again = read_manifest(tmp_path / "fashion-mnist-mlp" / "1", TASKS)
     assert again.metrics == trainer.manifest("fashion-mnist-mlp").metrics
 
 
 @pytest.mark.parametrize("name", RUNS)
 def test_recipe_leaves_no_checkpoints(name: str, trainer: Trainer) -> None:
     trainer.artifact(name)
-    assert not list(Path(".checkpoints").iterdir())
+    assert not Path(".checkpoints").exists()
 
 
 @pytest.mark.parametrize("name", RUNS)
@@ -171,16 +174,16 @@ def test_manifest_records_the_checksum_of_every_data_file(name: str, trainer: Tr
 @pytest.mark.parametrize("name", CLASSIFIERS)
 def test_metrics_are_of_the_whole_test_split(name: str, trainer: Trainer) -> None:
     manifest = trainer.manifest(name)
-    each = {len(hand_signs.LABELS): 3, len(fashion_mnist.LABELS): 2}[len(manifest.labels)]
-    assert manifest.metrics["test_count"] == each * len(manifest.labels)
-    assert all(manifest.metrics[f"count/{label}"] == each for label in manifest.labels)
+    each = {len(hand_signs.LABELS): 3, len(fashion_mnist.LABELS): 2}[len(labels_of(manifest))]
+    assert manifest.metrics["test_count"] == each * len(labels_of(manifest))
+    assert all(manifest.metrics[f"count/{label}"] == each for label in labels_of(manifest))
 
 
 @pytest.mark.parametrize("name", CLASSIFIERS)
 def test_service_answers_the_sample_as_recorded(name: str, trainer: Trainer) -> None:
     expected = trainer.manifest(name).sample.expected
     assert isinstance(expected, ExpectedLabel)
-    answer = classified(trainer.artifact(name))
+    answer = answered(trainer.artifact(name))
     assert (answer["label"], answer["index"]) == (expected.label, expected.index)
     assert answer["probability"] == pytest.approx(expected.probability, abs=expected.tolerance)
 
@@ -188,22 +191,14 @@ def test_service_answers_the_sample_as_recorded(name: str, trainer: Trainer) -> 
 def test_service_denoises_the_sample_at_its_own_size(trainer: Trainer) -> None:
     folder = trainer.artifact("denoiser")
 
-    async def ask() -> bytes:
-        model = served(trainer.models, "denoiser")
-        try:
-            sample = (folder / "sample.png").read_bytes()
-            return await model.denoise(sample, asked())
-        finally:
-            model.close()
-
-    (folder.parents[1] / "answer.png").write_bytes(asyncio.run(ask()))
     with (
-        Image.open(folder.parents[1] / "answer.png") as answer,
+        Image.open(BytesIO(answered(folder))) as answer,
         Image.open(folder / "sample-expected.png") as expected,
     ):
         assert (answer.mode, answer.size) == ("L", (28, 28))
         off = np.abs(np.asarray(answer, dtype=int) - np.asarray(expected, dtype=int))
     recorded = trainer.manifest("denoiser").sample.expected
+    assert isinstance(recorded, ExpectedImage)
     assert off.max() <= recorded.tolerance
 
 
@@ -334,7 +329,6 @@ FOURTH = '''
     import numpy as np
     from PIL import Image
 
-    from service.artifacts.manifest import Output
     from service.pixels.spec import Cover, Input
     from training.card import Card
     from training.data import Split, hold_out, prepare
@@ -342,6 +336,7 @@ FOURTH = '''
     from training.export import Trained, export
     from training.fit import fit, seed_everything
     from training.options import Options
+    from training.tasks import Classification
 
     LABELS = ("night", "day")
     INPUT = Input(shape=(6, 9, 3), color="rgb", resize=Cover())
@@ -367,10 +362,8 @@ FOURTH = '''
         return export(
             Trained(
                 name="day-or-night",
-                task="classification",
-                labels=LABELS,
+                task=Classification(LABELS),
                 input=INPUT,
-                output=Output(shape=(2,), meaning="probabilities"),
                 network=network,
                 validation=validation.images,
                 validation_truth=validation.labels,
@@ -420,5 +413,5 @@ def test_new_recipe_is_served_without_a_change_of_the_service(
     assert main([fourth, "--out", "models"]) == 0
     assert "VITRINE_MODELS_DIR=models make serve" in capsys.readouterr().out
     folder = tmp_path / "models" / fourth / "1"
-    assert classified(folder)["label"] == "day"
-    assert read_manifest(folder).metrics["accuracy"] == 1
+    assert answered(folder)["label"] == "day"
+    assert read_manifest(folder, TASKS).metrics["accuracy"] == 1

@@ -10,7 +10,7 @@ pytest.importorskip("tensorflow", reason="windows are cut out with TensorFlow")
 import keras
 
 from service.pixels.preprocess import Floats
-from training.rounding import LEVELS, MOST_INPUTS, round_to_grid, round_weights
+from training.rounding import LEVELS, MAX_INPUTS, round_to_grid, round_weights
 
 
 def grid(weights: Floats) -> Floats:
@@ -83,7 +83,7 @@ def test_network_answers_nearly_the_same(padding: str, strides: int) -> None:
 
 
 def test_layer_of_too_many_inputs_stays_as_it_is() -> None:
-    inputs = keras.Input((2, MOST_INPUTS // 2 + 1, 1))
+    inputs = keras.Input((2, MAX_INPUTS // 2 + 1, 1))
     network = keras.Model(inputs, keras.layers.Dense(3)(keras.layers.Flatten()(inputs)))
     images = np.ones((2, *inputs.shape[1:]), np.float32)
     rounded = round_weights(network, images)

@@ -16,6 +16,8 @@ import keras
 
 from service.artifacts.manifest import Manifest, read_manifest
 from service.pixels.spec import Cover, Input
+from service.tasks import TASKS
+from service.tasks.classification import ClassificationSpec
 from tests.conftest import SHIPPED_MODELS
 from tests.drawing import encode
 from tests.server import serve
@@ -75,31 +77,39 @@ def models(folder: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def manifest(models: Path) -> Manifest:
-    return read_manifest(models / "coloured-shapes" / "1")
+    return read_manifest(models / "coloured-shapes" / "1", TASKS)
 
 
+@pytest.mark.slow
 def test_model_is_named_after_its_folder_and_its_classes_after_theirs(manifest: Manifest) -> None:
-    assert (manifest.name, manifest.labels) == ("coloured-shapes", tuple(COLORS))
+    assert (manifest.name, manifest.task) == (
+        "coloured-shapes",
+        ClassificationSpec(labels=tuple(COLORS)),
+    )
     assert manifest.input.shape == (32, 32, 3)
 
 
+@pytest.mark.slow
 def test_manifest_says_what_it_stands_on(manifest: Manifest) -> None:
     assert manifest.training.base == "vgg16-base 1"
-    assert manifest.input.scale == read_manifest(BASE).input.scale
+    assert manifest.input.scale == read_manifest(BASE, TASKS).input.scale
     assert manifest.training.arguments["size"] == 32
 
 
+@pytest.mark.slow
 def test_shapes_are_told_apart(manifest: Manifest) -> None:
     assert manifest.metrics["test_count"] == 12  # four of each, held out
     assert manifest.metrics["accuracy"] >= 0.9
 
 
+@pytest.mark.slow
 def test_files_are_small(models: Path) -> None:
     folder = models / "coloured-shapes" / "1"
     assert (folder / "model.tflite").stat().st_size < 20_000_000
     assert (folder / "model.keras").stat().st_size < 32_000_000
 
 
+@pytest.mark.slow
 def test_service_answers_right_for_a_shape_that_it_has_never_seen(
     models: Path, tmp_path: Path
 ) -> None:
@@ -138,6 +148,7 @@ def test_what_cannot_be_done_is_said_in_one_line(
     assert message in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_head_learns_alone_before_the_convolutions_do_slowly(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -189,7 +200,7 @@ def test_recipe_of_certain_classes_takes_no_others(
     asked = ["--data", str(folder), "--base", str(BASE), "--size", "32", "--out", "models"]
     assert main([recipe, *asked]) == 1
     message = capsys.readouterr().err
-    assert "got disc, square, triangle; `transfer` takes any" in message
+    assert "got disc, square, triangle; use the recipe `transfer`" in message
 
 
 @pytest.mark.parametrize(
@@ -201,10 +212,11 @@ def test_bad_option_is_refused(arguments: list[str], capsys: pytest.CaptureFixtu
     assert f"got {arguments[1]!r}" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_card_shows_the_base(models: Path) -> None:
     card = (models / "coloured-shapes" / "1" / "README.md").read_text()
     assert "It stands on the weights of vgg16-base 1." in card
     manifest: Any = json.loads((models / "coloured-shapes" / "1" / "manifest.json").read_text())
     assert manifest["training"]["base"] == "vgg16-base 1"
     assert manifest["training"]["arguments"]["base"] == "models/vgg16-base/1"  # on any machine
-    assert "51 photos to train on, 9 for validation, 12 to test with." in card
+    assert "51 photos for training, 9 for validation, 12 for testing." in card

@@ -6,10 +6,12 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from service.artifacts.manifest import Engine, ExpectedLabel, Manifest, Output, Sample, Training
+from service.artifacts.manifest import Manifest, parse_manifest
 from service.pixels.spec import Cover, Input
+from service.tasks import TASKS
 from training.card import Card
 from training.options import Options
+from training.tasks import Classification
 
 LABELS = ("dark", "middling", "light")
 INPUT = Input(shape=(4, 4, 1), color="grey", resize=Cover())
@@ -70,10 +72,8 @@ def trained(**changes: Any) -> Any:
 
     fields = {
         "name": "tiny",
-        "task": "classification",
-        "labels": LABELS,
+        "task": Classification(LABELS),
         "input": INPUT,
-        "output": Output(shape=(3,), meaning="probabilities"),
         "network": network(),
         "validation_truth": np.arange(20) % 3,
         "validation": np.random.default_rng(1).random((20, 4, 4, 1), dtype=np.float32),
@@ -91,52 +91,51 @@ def trained(**changes: Any) -> Any:
 
 def manifest(**arguments: str | int | float | bool | None) -> Manifest:
     """A manifest as export hands it to the model card."""
-    return Manifest(
-        schema=1,
-        name="tiny",
-        version="7",
-        task="classification",
-        labels=LABELS,
-        input=INPUT,
-        output=Output(shape=(3,), meaning="probabilities"),
-        parameters=12345,
-        metrics=METRICS,
-        engines={
-            "litert": Engine(
-                file="model.tflite",
-                max_abs_difference=3e-7,
-                label_agreement=1.0,
-                accuracy=0.75,
-                milliseconds={"1": 0.0123, "8": 0.456},
-            ),
-            "litert-int8": Engine(
-                max_abs_difference=0.25,
-                label_agreement=0.5,
-                accuracy=0.5,
-                milliseconds={"1": 0.001, "8": 0.01},
-            ),
-            "keras": Engine(
-                file="model.keras",
-                max_abs_difference=0.0,
-                label_agreement=1.0,
-                accuracy=0.75,
-                milliseconds={"1": 1.11, "8": 2.22},
-            ),
+    task = Classification(LABELS)
+    fields = {
+        "schema": 2,
+        "name": "tiny",
+        "version": "7",
+        "task": task.spec(),
+        "input": INPUT,
+        "inputs": task.inputs(INPUT),
+        "outputs": task.outputs(),
+        "parameters": 12345,
+        "metrics": METRICS,
+        "engines": {
+            "litert": {
+                "file": "model.tflite",
+                "max_abs_difference": 3e-7,
+                "quality": {"label_agreement": 1.0, "accuracy": 0.75},
+                "milliseconds": {"1": 0.0123, "8": 0.456},
+            },
+            "litert-int8": {
+                "max_abs_difference": 0.25,
+                "quality": {"label_agreement": 0.5, "accuracy": 0.5},
+                "milliseconds": {"1": 0.001, "8": 0.01},
+            },
+            "keras": {
+                "file": "model.keras",
+                "max_abs_difference": 0.0,
+                "quality": {"label_agreement": 1.0, "accuracy": 0.75},
+                "milliseconds": {"1": 1.11, "8": 2.22},
+            },
         },
-        engine={"cpu": "litert", "gpu": "keras"},
-        files={},
-        sample=Sample(
-            file="sample.png",
-            expected=ExpectedLabel(label="light", index=2, probability=0.9),
-        ),
-        training=Training(
-            recipe="tiny",
-            arguments=arguments,
-            seed=3,
-            dataset="drawn",
-            dataset_sha256={},
-            commit="0123abc",
-            libraries={"keras": "3.99"},
-            seconds=4321.4,
-        ),
-    )
+        "engine": {"cpu": "litert", "gpu": "keras"},
+        "files": {},
+        "sample": {
+            "file": "sample.png",
+            "expected": {"label": "light", "index": 2, "probability": 0.9},
+        },
+        "training": {
+            "recipe": "tiny",
+            "arguments": arguments,
+            "seed": 3,
+            "dataset": "drawn",
+            "dataset_sha256": {},
+            "commit": "0123abc",
+            "libraries": {"keras": "3.99"},
+            "seconds": 4321.4,
+        },
+    }
+    return parse_manifest(fields, TASKS)

@@ -1,8 +1,8 @@
 """Clothing: ten kinds of clothes in everyday photos.
 
 Data: --data FOLDER (default: data/clothing) with train/CLASS and validation/CLASS, such as the
-clothing-dataset-small of Alexey Grigorev (CC0). The photos in validation/ are tested with, not
-trained on.
+clothing-dataset-small of Alexey Grigorev (CC0). The photos in validation/ are used for
+testing, not for training.
 Forty minutes on 2 CPU cores at 96 pixels with --epochs 10. Expect a test accuracy of 0.7 on this
 project's own base.
 """

@@ -1,9 +1,9 @@
-"""Denoiser: a convolutional autoencoder that takes noise out of grey images of any size.
+"""Denoiser: a convolutional autoencoder that removes noise from grey images of any size.
 
-Data: Fashion-MNIST and MNIST through keras.datasets (60,000 + 10,000 images each), from Keras's
-cache, which KERAS_HOME moves and a network fills; with --data, a folder with mnist.npz and, if you
-like, Fashion-MNIST's four files. Gaussian noise of sigma 0.05 to 0.5 of full scale and
-salt-and-pepper are added on the fly.
+Data: Fashion-MNIST and MNIST of keras.datasets (60,000 + 10,000 images each) from Keras's cache
+(KERAS_HOME moves it), downloaded if missing. Or --data: a folder with mnist.npz and optionally
+Fashion-MNIST's four files. Gaussian noise of sigma 0.05 to 0.5 of full scale and salt-and-pepper
+noise are added during training.
 About an hour on 2 CPU cores. Expect 6 dB above non-local means at sigma 0.3.
 """
 
@@ -41,7 +41,7 @@ PATIENCE = 6
 BATCH_SIZE = 64
 LEARNING_RATE = 2e-3
 VALIDATION_COUNT = 1_000  # of each data set
-TEST_COUNT = 1_000  # of each data set; non-local means is slow
+TEST_COUNT = 1_000  # of each data set, because non-local means is slow
 MIN_SIGMA, MAX_SIGMA = 0.05, 0.5
 SALT_AND_PEPPER_SHARE, MAX_SALT_AND_PEPPER = 0.2, 0.2
 NEGATIVE_SHARE = 0.25  # dark on light, as on paper
@@ -103,18 +103,18 @@ def run(options: Options) -> Path:
 
 # --- Data
 def locate_mnist(data: Path | None) -> Path:
-    """`mnist.npz`, in `data` or in Keras's cache, which Keras fills where there is a network."""
+    """The file `mnist.npz` in `data`, or in Keras's cache, where Keras downloads it."""
     path = data / "mnist.npz" if data is not None else keras_cache("mnist.npz")
     if data is None and not path.is_file():
         try:
             keras.datasets.mnist.load_data()
         except Exception as error:
             print(f"Keras could not download MNIST ({error})")
-    return require(path, "It is Keras's mnist.npz; put it there, or name its folder with --data.")
+    return require(path, "It is Keras's mnist.npz: put it there, or pass its folder with --data.")
 
 
 def locate_fashion(data: Path | None) -> Path:
-    """The folder of Fashion-MNIST's files: `data` if they are there, else Keras's cache."""
+    """The folder of Fashion-MNIST's files: `data` if it has them, else Keras's cache."""
     in_data = data is not None and (data / fashion_mnist.FILES[0]).is_file()
     return fashion_mnist.locate(data if in_data else None)
 
@@ -132,7 +132,7 @@ def read_fashion(folder: Path) -> tuple[Pixels, Pixels]:
 
 
 def add_noise(images: Floats, random: np.random.Generator) -> Floats:
-    """Noise of random strength for each image: Gaussian, on some of them salt-and-pepper, too."""
+    """Add Gaussian noise of random strength to each image, and salt-and-pepper to some."""
     n = len(images)
     sigma = random.uniform(MIN_SIGMA, MAX_SIGMA, (n, 1, 1, 1)).astype(np.float32)
     noisy = images + sigma * random.standard_normal(images.shape, dtype=np.float32)
@@ -144,7 +144,7 @@ def add_noise(images: Floats, random: np.random.Generator) -> Floats:
 
 
 class NoisyBatches(keras.utils.PyDataset):
-    """Batches of (noisy, clean), with new noise every epoch, the same for the same seed."""
+    """Batches of (noisy, clean) images, with new noise every epoch."""
 
     def __init__(self, images: Floats, seed: int) -> None:
         super().__init__()
@@ -162,7 +162,7 @@ class NoisyBatches(keras.utils.PyDataset):
         return add_noise(clean, random), clean
 
     def on_epoch_end(self) -> None:
-        """Shuffle anew."""
+        """Reshuffle and draw new noise."""
         self._epoch += 1
         self._order = np.random.default_rng([self._seed, self._epoch]).permutation(
             len(self._images)
@@ -171,10 +171,10 @@ class NoisyBatches(keras.utils.PyDataset):
 
 # --- Network
 def build() -> keras.Model:
-    """Down to a quarter of the size and up again; what pooling loses comes along the side.
+    """Build a U-Net: down to a quarter of the size and up again, with skip connections.
 
-    Without these skips the latent space is the limit at low noise. Sub-pixel convolutions (Shi et
-    al. 2016, arXiv:1609.05158) bring the size back: they need no fixed shape and run in XNNPACK.
+    Without the skips the latent space limits the quality at low noise. Sub-pixel convolutions (Shi
+    et al. 2016, arXiv:1609.05158) restore the size: they need no fixed shape and run in XNNPACK.
     """
     fine, middle, coarse = CHANNELS
 
@@ -202,10 +202,10 @@ def train(
     epochs: int,
     options: Options,
 ) -> dict[str, list[float]]:
-    """Mean squared error, which is what PSNR measures; a learning rate that falls to nothing."""
+    """Minimise the mean squared error, which PSNR measures; the learning rate falls to 0."""
     batches = NoisyBatches(images, options.seed)
     schedule = keras.optimizers.schedules.CosineDecay(LEARNING_RATE, epochs * len(batches))
-    # A model around the network, so that the optimizer's state is not saved with the network.
+    # A second model around the same layers keeps the optimizer's state out of the saved network.
     model = keras.Model(network.inputs, network.outputs)
     model.compile(keras.optimizers.Adam(schedule), loss="mse", metrics=[psnr_metric])
     return fit(
@@ -227,7 +227,7 @@ def psnr_metric(truth: Any, predicted: Any) -> Any:
 
 # --- Evaluate
 def evaluate(network: keras.Model, clean: Floats, name: str, seed: int) -> dict[str, float]:
-    """PSNR and SSIM of the noisy image, of the output, and of non-local means, by sigma."""
+    """PSNR and SSIM by sigma: of the noisy images, the output and non-local means."""
     metrics: dict[str, float] = {}
     for sigma in SIGMAS:
         random = np.random.default_rng([seed, round(sigma * 10)])
@@ -242,7 +242,7 @@ def evaluate(network: keras.Model, clean: Floats, name: str, seed: int) -> dict[
 
 
 def overall(metrics: dict[str, float]) -> dict[str, float]:
-    """The denoised PSNR by sigma, over both data sets."""
+    """The PSNR of the output by sigma, averaged over both data sets."""
     means: dict[str, float] = {}
     for sigma in SIGMAS:
         keys = [f"psnr_db/{name} sigma {sigma} denoised" for name in ("fashion_mnist", "mnist")]
@@ -256,7 +256,7 @@ def sample() -> Image.Image:
 
 
 def before_after(network: keras.Model, path: Path) -> None:
-    """The sheet of images that the project draws: clean, noisy, denoised."""
+    """Write a sheet of drawn images: clean, noisy, denoised."""
     drawn = {
         "digit, 28x28": (digit("4"), 0.3),
         "trousers, 28x28": (trousers(), 0.3),
@@ -271,7 +271,7 @@ def before_after(network: keras.Model, path: Path) -> None:
 
 
 def denoised(network: keras.Model, image: Image.Image) -> Image.Image:
-    """One grey image through the network, at its own size."""
+    """Denoise one grey image at its own size."""
 
     def predict(planes: Floats) -> Floats:
         return np.asarray(network.predict_on_batch(planes))

@@ -1,8 +1,8 @@
-"""Doggy door: lets one particular dog in and no other animal; an exercise with few photos.
+"""Doggy door: recognise one particular dog among other animals; an exercise with few photos.
 
 Data: --data FOLDER (default: data/doggy-door) with train/{bo,not_bo} and valid/{bo,not_bo}. The
-photos in valid/ are tested with, not trained on.
-Ten minutes on 2 CPU cores at 96 pixels. Expect 27 of the 30 photos or more to be named right.
+photos in valid/ are for testing only.
+Ten minutes on 2 CPU cores at 96 pixels. Expect at least 27 of the 30 photos to be right.
 """
 
 from pathlib import Path

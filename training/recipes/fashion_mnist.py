@@ -1,7 +1,7 @@
 """Fashion-MNIST: ten kinds of clothes, 28x28 grey; the course's CNN, dense network or MLP.
 
-Data: keras.datasets.fashion_mnist (60,000 + 10,000 images; MIT, Zalando SE), from Keras's cache,
-which KERAS_HOME moves and a network fills. With --data, a folder that holds the four .gz files.
+Data: keras.datasets.fashion_mnist (60,000 + 10,000 images; MIT, Zalando SE) from Keras's cache
+(KERAS_HOME moves it), downloaded if missing. Or --data: a folder with the four .gz files.
 About 25 minutes for the CNN on 2 CPU cores. Expect a test accuracy of 0.91.
 """
 
@@ -50,7 +50,7 @@ FILES = (
 
 
 def name_of(kind: str) -> str:
-    """The name of a network's artifact: the CNN's is the data set's."""
+    """The model's name; that of the CNN is the name of the data set."""
     return "fashion-mnist" if kind == "cnn" else f"fashion-mnist-{kind}"
 
 
@@ -106,7 +106,7 @@ def run(options: Options) -> Path:
 
 # --- Data
 def locate(data: Path | None) -> Path:
-    """The folder with the four official files; Keras downloads them where there are none."""
+    """The folder with the four official files; Keras downloads missing ones."""
     if data is None:
         data = keras_cache("fashion-mnist")
         if not all((data / file).is_file() for file in FILES):
@@ -115,7 +115,7 @@ def locate(data: Path | None) -> Path:
             except Exception as error:
                 raise DataError(
                     f"Fashion-MNIST is missing: looked for {', '.join(FILES)} in {data}, and "
-                    f"Keras could not download it ({error}). Put the four files there, or name "
+                    f"Keras could not download it ({error}). Put the four files there, or pass "
                     "their folder with --data."
                 ) from error
     for file in FILES:
@@ -126,7 +126,7 @@ def locate(data: Path | None) -> Path:
 
 
 def load(folder: Path, split: str, spec: Input, count: int | None) -> Split:
-    """The `train` or `t10k` split, prepared as the service prepares a posted image."""
+    """The `train` or `t10k` split, preprocessed as the service does."""
     images, labels = read_split(folder, split)
     return Split(prepare(images[:count], spec), labels[:count].astype(np.int64))
 
@@ -142,13 +142,13 @@ def read_split(folder: Path, split: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def read_idx(path: Path, header_bytes: int) -> np.ndarray:
-    """The bytes of a gzipped IDX file behind its header."""
+    """The bytes after the header of a gzipped IDX file."""
     with reading(path):
         return np.frombuffer(gzip.decompress(path.read_bytes()), np.uint8, offset=header_bytes)
 
 
 def input_spec(kind: str, folder: Path) -> Input:
-    """The MLP takes standardised pixels: their mean and deviation are part of the artifact."""
+    """The preprocessing; the MLP takes standardised pixels."""
     scale = Scale()
     if kind == "mlp":
         images, _ = read_split(folder, "train")
@@ -158,7 +158,7 @@ def input_spec(kind: str, folder: Path) -> Input:
 
 # --- Network
 def build(kind: str) -> keras.Model:
-    """One of the course's three networks; dropout adds no parameters."""
+    """Build one of the course's three networks; dropout adds no parameters."""
     inputs = keras.Input((28, 28, 1))
     match kind:
         case "cnn":
@@ -184,9 +184,9 @@ def build(kind: str) -> keras.Model:
 
 
 def augmentation(kind: str) -> list[layers.Layer]:
-    """Flips and small shifts, for the CNN: they leave a garment what it is.
+    """Flips and small shifts for the CNN: a garment stays recognisable.
 
-    Shifts are by whole pixels: interpolation would blur, and no test image is blurred.
+    Shifts are by whole pixels: interpolation would blur, and test images are not blurred.
     """
     if kind != "cnn":
         return []
@@ -220,7 +220,7 @@ def train(
 
 # --- Evaluate
 def sibling_metrics(out: Path) -> dict[str, float]:
-    """Accuracy and size of the other two networks, where they were trained into the same folder."""
+    """Accuracy and size of the other two networks, if they are in the same folder."""
     found: dict[str, float] = {}
     for kind in ("dense", "mlp"):
         manifests = [
@@ -235,7 +235,7 @@ def sibling_metrics(out: Path) -> dict[str, float]:
 
 # --- Export
 def card(kind: str) -> Card:
-    """What the model card says in words."""
+    """The text of the model card."""
     return Card(
         title=f"Fashion-MNIST, {'CNN' if kind == 'cnn' else kind + ' network'}",
         purpose=(

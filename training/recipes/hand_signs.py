@@ -84,24 +84,24 @@ def run(options: Options) -> Path:
 
 # --- Data
 def locate(folder: Path) -> Path:
-    """`folder`, if both files are there."""
+    """Return `folder` if it has both files."""
     for file in FILES:
         require(
             folder / file,
-            "It comes with the course's convolutional networks; name its folder with --data.",
+            "It comes with the course on convolutional networks; pass its folder with --data.",
         )
     return folder
 
 
 def input_spec(folder: Path) -> Input:
-    """Standardised pixels: the walls are light, and a network learns faster around zero."""
+    """The preprocessing: pixels are standardised, because the walls are light."""
     images, _ = read_split(folder, "train")
     scale = Scale(mean=float(images.mean() / 255), deviation=float(images.std() / 255))
     return Input(shape=(64, 64, 3), color="rgb", resize=Cover(), scale=scale)
 
 
 def load(folder: Path, split: str, spec: Input) -> Split:
-    """The `train` or `test` split, prepared as the service prepares a posted image."""
+    """The `train` or `test` split, preprocessed as the service does."""
     images, labels = read_split(folder, split)
     return Split(prepare(images, spec), labels)
 
@@ -131,10 +131,9 @@ def build() -> keras.Model:
 
 
 def augmentation(scale: Scale) -> list[layers.Layer]:
-    """Hands turned, moved, nearer, farther and lit differently.
+    """Rotate, shift and zoom, and change contrast and brightness.
 
-    Mirrored hands and dropout were tried and left out: this network is too small for them, it did
-    worse on validation images.
+    Mirroring and dropout lowered the validation accuracy: this network is too small for them.
     """
     black, white = (float((level - scale.mean) / scale.deviation) for level in (0, 1))
     return [

@@ -1,10 +1,10 @@
-"""Transfer: any folder of class folders becomes a served model, on VGG16's convolutions.
+"""Transfer: train a classifier on your own folder of photos, on VGG16's convolutions.
 
-Data: --data FOLDER with one folder of images for each class, FOLDER/cat/1.jpg; or such in
-FOLDER/train and, if you like, FOLDER/validation and FOLDER/test. Splits that have no folder of
-their own are held out.
-First a new head learns on frozen convolutions, then all of it at a very low learning rate.
-A thousand photos take about half an hour on 2 CPU cores at 96 pixels, at 224 five times as long.
+Data: --data FOLDER with one folder of images for each class, FOLDER/cat/1.jpg; or such folders in
+FOLDER/train and optionally in FOLDER/validation and FOLDER/test. A split without a folder is held
+out of the training photos.
+First a new head is trained on frozen convolutions, then the whole network at a low learning rate.
+A thousand photos take about half an hour on 2 CPU cores at 96 pixels, five times as long at 224.
 """
 
 import re
@@ -27,7 +27,7 @@ def run(options: Options) -> Path:
         raise DataError("expected a folder of photos: --data FOLDER")
     given = options.arguments["name"]
     folder = options.data.resolve().name
-    check_labels([folder], options.data.absolute())  # it goes into the card
+    check_labels([folder], options.data.absolute())  # it is shown in the card
     name = given or re.sub(r"[^a-z0-9]+", "-", folder.lower()).strip("-")[:63] or "photos"
     recipe = TransferRecipe(
         name=name,

@@ -1,7 +1,7 @@
-"""VGG16's convolutions from scratch, for `transfer` to start from where ImageNet's cannot be had.
+"""VGG16's convolutions from scratch: a base for `transfer` where ImageNet's weights are missing.
 
-Data: Tiny-ImageNet-200 (100,000 + 10,000 images, 64x64) as one packed file, --data (default:
-data/tiny-imagenet.npz); `python -m pydoc training.packed` says how to pack another set.
+Data: Tiny-ImageNet-200 (100,000 + 10,000 images, 64x64) in one packed file, --data (default:
+data/tiny-imagenet.npz). Its format: `python -m pydoc training.packed`.
 Five and a half hours on 2 CPU cores with AVX-512 BF16.
 """
 
@@ -18,7 +18,7 @@ from keras import layers
 from service.pixels.preprocess import scale
 from service.pixels.spec import Cover, Input, Scale
 from training.card import Card
-from training.crops import Crops, steps_an_epoch
+from training.crops import Crops, steps_per_epoch
 from training.data import check_labels, hold_out_indices, one_hot, sha256_of
 from training.drawings import goldfish
 from training.errors import DataError
@@ -40,7 +40,7 @@ SIDE = 64
 INPUT = Input(
     shape=(SIDE, SIDE, 3), color="rgb", resize=Cover(), scale=Scale(mean=0.45, deviation=0.27)
 )
-WARM_UP = 0.05  # of a cycle
+WARM_UP = 0.05  # the share of a cycle
 MOMENTUM = 0.9
 WEIGHT_DECAY = 5e-4
 LABEL_SMOOTHING = 0.1  # Szegedy et al. 2016, arXiv:1512.00567
@@ -49,16 +49,16 @@ VALIDATION_COUNT = 2_000  # held out of the training images
 
 @dataclass(frozen=True)
 class Stage:
-    """Some epochs at one size, on a learning rate that rises and falls again."""
+    """Epochs at one image size; the learning rate rises and falls."""
 
     side: int
     epochs: int
     peak_rate: float
     cycle: float = 1.0
-    """How long that takes, in lengths of the stage: one that is cut short ends warm."""
+    """Length of the rise and fall, in stages: above 1 the stage ends before the rate is 0."""
 
 
-# Half of it can be learned from small images, which are quick.
+# Small images are fast, and half of the accuracy can be learned from them.
 STAGES = (
     Stage(32, epochs=24, peak_rate=0.1, cycle=4 / 3),
     Stage(48, epochs=20, peak_rate=0.05, cycle=1.2),
@@ -83,12 +83,14 @@ def run(options: Options) -> Path:
         _, few = hold_out_indices(packed.labels[tested], 0.02, options.seed)
         tested = tested[few]
     if not len(held):
-        raise DataError(f"{packed.path}: expected at least 10 images to train on, got {len(order)}")
-    for purpose, indices in (("to train on", order), ("marked as validation", tested)):
+        raise DataError(
+            f"{packed.path}: expected at least 10 images for training, got {len(order)}"
+        )
+    for purpose, indices in (("for training", order), ("marked as validation", tested)):
         lacking = np.setdiff1d(np.arange(len(labels)), packed.labels[indices])
         if len(lacking):
             raise DataError(
-                f"{packed.path}: expected images {purpose} of each class, got none of "
+                f"{packed.path}: expected images {purpose} for each class, got none of "
                 f"{', '.join(labels[label] for label in lacking[:5])} ({len(lacking)} classes)"
             )
     print(f"{len(taught)} training and {len(held)} validation images of {len(labels)} classes")
@@ -123,7 +125,7 @@ def run(options: Options) -> Path:
             calibration=scale(packed.pixels(taught[:CALIBRATION_IMAGES], INPUT), INPUT.scale),
             metrics=metrics,
             sample=goldfish(),
-            dataset=f"{packed.path.stem}: {len(taught)} images to train on",
+            dataset=f"{packed.path.stem}: {len(taught)} training images",
             dataset_sha256=digest,
             seconds=sum(join(histories)["seconds"]),
             card=CARD,
@@ -135,7 +137,7 @@ def run(options: Options) -> Path:
 
 # --- Data
 def label_names(classes: tuple[str, ...]) -> tuple[str, ...]:
-    """The first name of each class, without a WordNet id; the whole where two would be the same."""
+    """The first name of each class, without a WordNet id; the full text if two would be equal."""
     names = [_WORDNET_ID.sub("", name) for name in classes]
     short = [name.partition(",")[0] for name in names]
     return tuple(
@@ -146,7 +148,7 @@ def label_names(classes: tuple[str, ...]) -> tuple[str, ...]:
 
 # --- Train
 class OneCycle(keras.optimizers.schedules.LearningRateSchedule):
-    """Up in a line, down on a cosine (Smith, Topin 2018, arXiv:1708.07120)."""
+    """Rises linearly, falls on a cosine (Smith, Topin 2018, arXiv:1708.07120)."""
 
     def __init__(self, peak_rate: float, steps: float) -> None:
         super().__init__()
@@ -168,13 +170,13 @@ def train(
     checkpoints: Path,
     options: Options,
 ) -> tuple[list[History], keras.Model]:
-    """Train in stages of growing images; returns their histories and the plain network."""
+    """Train on images of growing size; returns the histories and the network without batch norm."""
     classes = len(packed.classes)
     most = options.epochs or (1 if options.smoke else max(stage.epochs for stage in STAGES))
     with computing_in(policy):
         network = build(classes)
     pixels = packed.pixels(taught, INPUT)
-    steps = steps_an_epoch(len(taught))
+    steps = steps_per_epoch(len(taught))
     histories = []
     for stage in STAGES:
         side, epochs = stage.side, min(stage.epochs, most)
@@ -189,7 +191,7 @@ def train(
             metrics=["accuracy"],
         )
         print(f"{epochs} epochs at {side}x{side}")
-        # At the stage's own size: how it does at another says nothing of which epoch is best.
+        # Validate at the stage's own size: results at another do not tell which epoch is best.
         spec = INPUT.model_copy(update={"shape": (side, side, 3)})
         validation = scale(packed.pixels(held, spec), spec.scale)
         folder = checkpoints / str(side)
@@ -218,7 +220,7 @@ def train(
 
 
 def build(classes: int) -> keras.Model:
-    """VGG16 with batch normalisation, for images of any size."""
+    """Build VGG16 with batch normalisation, for images of any size."""
     inputs = keras.Input((None, None, 3))
     x = layers.GlobalAveragePooling2D()(convolutions(inputs, batch_normalisation=True))
     return keras.Model(inputs, head(x, classes), name="vgg16_bn")

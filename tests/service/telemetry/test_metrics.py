@@ -333,8 +333,8 @@ def test_sources_are_asked_on_every_scrape(metrics: Metrics) -> None:
 
 def test_engine_of_any_worker_that_fails_is_told_of_by_all(opened: Open) -> None:
     first, second = opened(), opened()
-    assert not first.is_any_engine_failing()
+    assert first.failing_engines() == []
     second.engine_failing[DENOISER].set(1)
-    assert first.is_any_engine_failing()
+    assert first.failing_engines() == [DENOISER[0]]
     del second
-    assert not first.is_any_engine_failing()
+    assert first.failing_engines() == []
