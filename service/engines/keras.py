@@ -38,17 +38,17 @@ class KerasEngine:
         network = keras.saving.load_model(model, compile=False)
         self._inputs = match_names(inputs, _names(network, "input"), "inputs")
         self._outputs = match_names(outputs, _names(network, "output"), "outputs")
+        self._takes_names = len(inputs) > 1 or _is_named(network, "input")
         self.network = _in_half(network) if name == "keras-half" else network
 
     def predict(self, batch: Tensors) -> dict[str, Floats]:
         """The network's outputs for a batch of its inputs, in the same order."""
-        if len(self._inputs) == 1:
-            (given,) = batch.values()
+        given = {own: batch[name] for name, own in self._inputs.items()}
+        if self._takes_names:
             answer = self.network.predict_on_batch(given)
         else:
-            answer = self.network.predict_on_batch(
-                {own: batch[name] for name, own in self._inputs.items()}
-            )
+            (array,) = given.values()
+            answer = self.network.predict_on_batch(array)
         if isinstance(answer, list):
             answer = dict(zip(self.network.output_names, answer, strict=True))
         if not isinstance(answer, dict):
@@ -60,10 +60,17 @@ class KerasEngine:
 
 def _names(network: Any, side: str) -> list[str]:
     """The names of a network's inputs or outputs: a dictionary's keys, or those of the layers."""
-    structure = getattr(network, f"_{side}s_struct", None)  # Keras keeps the keys nowhere else
-    if isinstance(structure, dict):
-        return list(structure)
+    if _is_named(network, side):
+        return list(_structure(network, side))
     return list(getattr(network, f"{side}_names", None) or [side])
+
+
+def _is_named(network: Any, side: str) -> bool:
+    return isinstance(_structure(network, side), dict)
+
+
+def _structure(network: Any, side: str) -> Any:
+    return getattr(network, f"_{side}s_struct", None)  # Keras keeps the keys nowhere else
 
 
 def _in_half(network: Any) -> Any:

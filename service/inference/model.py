@@ -20,7 +20,7 @@ from service.inference.warmup import fastest_s, powers_of_two
 from service.pixels.decode import check_image, detach
 from service.pixels.preprocess import Floats
 from service.settings import Settings
-from service.tasks.task import JSON, Answer, Options, Task
+from service.tasks.task import JSON, Answer, ImageLimits, Options, Task
 from service.telemetry.metrics import STAGES, Metrics
 
 Source: TypeAlias = bytes | Image.Image | Mapping[str, Floats]
@@ -133,15 +133,19 @@ class Model:
         if isinstance(source, Mapping):
             return self.task.from_tensors(source)
         if isinstance(source, bytes):
-            image = self.task.open(source, self._settings)
+            image, decode = self.task.open(source, self._settings), self.task.from_image
             if "progressive" in image.info:
                 self._progressive_jpegs.inc()
         else:
             check_image(source, self._settings.max_image_pixels)
-            image = detach(source)
+            image, decode = source, self._from_opened
         if image.width * image.height <= INLINE_PIXELS:
-            return self.task.from_image(image, self._settings)
-        return await asyncio.to_thread(self.task.from_image, image, self._settings)
+            return decode(image, self._settings)
+        return await asyncio.to_thread(decode, image, self._settings)
+
+    def _from_opened(self, image: Image.Image, limits: ImageLimits) -> Any:
+        """An item of a caller's own image, which stays as it was."""
+        return self.task.from_image(detach(image), limits)
 
     def _shipped(self, file: str) -> Image.Image:
         path = self._artifact.path(file)

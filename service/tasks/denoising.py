@@ -16,7 +16,7 @@ from service.pixels.decode import unpack
 from service.pixels.preprocess import Floats, scale, to_pixels, upright
 from service.pixels.spec import Input, KeepSize, Scale, Tiling
 from service.pixels.tiles import predict_tiled
-from service.tasks.task import Answer, ImageLimits, Options, ReadImage, Run, Task
+from service.tasks.task import Answer, ImageLimits, Options, ReadImage, Run, Task, check_finite
 
 MIN_SIDE = 8
 PNG = "image/png"
@@ -103,6 +103,7 @@ class Denoising(Task[Planes, Floats]):
                 f"expected {self._input} as float32 of shape (height, width, 1), "
                 f"got {array.dtype} of shape {array.shape}"
             )
+        check_finite(self._input, array)
         return Planes(array[np.newaxis], None)
 
     def blank_items(self) -> Sequence[Planes]:

@@ -172,6 +172,7 @@ class ImageTask(Task[Floats, dict[str, Floats]]):
                 f"expected {name} as {spec.dtype} of shape {spec.shape}, "
                 f"got {array.dtype} of shape {array.shape}"
             )
+        check_finite(name, array)
         return array
 
     def blank_items(self) -> Sequence[Floats]:
@@ -184,6 +185,12 @@ class ImageTask(Task[Floats, dict[str, Floats]]):
         batch = np.stack(items) if len(items) > 1 else items[0][np.newaxis]
         outputs = run({name: batch})
         return [{key: rows[i] for key, rows in outputs.items()} for i in range(len(items))]
+
+
+def check_finite(name: str, array: Floats) -> None:
+    """Raise BadInput for an input with NaN or infinity, which would look like a broken engine."""
+    if not np.isfinite(array).all():
+        raise BadInput(f"expected finite numbers in {name}, got NaN or infinity")
 
 
 def whole_number_from_1(name: str) -> Callable[[object], int]:

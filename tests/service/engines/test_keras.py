@@ -1,5 +1,6 @@
 """Keras's engine beside LiteRT's; both read what a Keras network was saved or converted to."""
 
+import warnings
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -186,3 +187,21 @@ def test_list_of_outputs_is_called_as_its_layers(tmp_path: Path) -> None:
     came = engine.predict({"image": images})
     assert (came["add"].shape, came["twice"].shape) == ((2, 1), (2, 4))
     np.testing.assert_allclose(came["twice"], 2 * images.reshape(2, 4), rtol=1e-5)
+
+
+@pytest.mark.parametrize("is_half", [False, True])
+@pytest.mark.parametrize("side", ["inputs", "outputs", "both", "neither"])
+def test_single_tensor_in_a_dict_needs_no_other_call(
+    tmp_path: Path, side: str, is_half: bool
+) -> None:
+    image = keras.Input((2, 2, 1), name="image")
+    flat = keras.layers.Flatten(name="flat")(image)
+    inputs = {"photo": image} if side in ("inputs", "both") else image
+    outputs = {"scores": flat} if side in ("outputs", "both") else [flat]
+    keras.Model(inputs, outputs).save(tmp_path / "model.keras")
+    name: EngineName = "keras-half" if is_half else "keras"
+    engine = KerasEngine(tmp_path / "model.keras", "cpu", name, inputs=ONE, outputs=PROBABILITIES)
+    images = np.ones((3, 2, 2, 1), np.float32)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", "The structure of")
+        np.testing.assert_array_equal(scores(engine, images), images.reshape(3, 4))

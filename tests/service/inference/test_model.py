@@ -12,6 +12,7 @@ import httpx
 import numpy as np
 import pytest
 from PIL import Image, ImageDraw
+from PIL.JpegImagePlugin import JpegImageFile
 
 from service.artifacts.files import Artifact
 from service.artifacts.manifest import Device, EngineName, read_manifest
@@ -273,6 +274,25 @@ def test_opened_image_of_the_caller_stays_as_it_was(make: Make, image_format: st
     answer = asyncio.run(probability(model, mine))
     assert (mine.size, mine.mode, mine.format) == ((1600, 1200), "RGB", image_format)
     assert answer == asyncio.run(probability(model, photo))
+
+
+@pytest.mark.parametrize(("side", "on_the_loop"), [(128, True), (129, False)])
+@pytest.mark.parametrize("is_opened", [False, True])
+def test_large_image_is_unpacked_in_a_thread(
+    make: Make, monkeypatch: pytest.MonkeyPatch, side: int, on_the_loop: bool, is_opened: bool
+) -> None:
+    threads = []
+
+    def load(image: JpegImageFile) -> object:
+        threads.append(threading.get_ident())
+        return unpack(image)
+
+    unpack = JpegImageFile.load
+    monkeypatch.setattr(JpegImageFile, "load", load)
+    photo = encode(Image.new("RGB", (side, side), (20, 40, 60)), "JPEG")
+    source = Image.open(BytesIO(photo)) if is_opened else photo
+    asyncio.run(probability(make(RecordingEngine()), source))
+    assert {thread == threading.get_ident() for thread in threads} == {on_the_loop}
 
 
 @pytest.mark.parametrize(

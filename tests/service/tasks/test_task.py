@@ -67,6 +67,17 @@ def test_blank_items_are_what_tensors_become(name: str) -> None:
 
 
 @every_task
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_tensor_that_is_not_finite_is_refused(name: str, value: float) -> None:
+    made = task(name)
+    (tensor,) = made.manifest.inputs
+    array = np.zeros((28, 28, 1), np.float32)
+    array[3, 4, 0] = value
+    with pytest.raises(BadInput, match=f"expected finite numbers in {tensor}, got NaN or infinity"):
+        made.from_tensors({tensor: array})
+
+
+@every_task
 def test_tasks_that_are_batched_have_items_of_one_shape(name: str) -> None:
     assert TASKS[name].batches is issubclass(TASKS[name], ImageTask)
 
