@@ -13,6 +13,7 @@ from service.artifacts.files import Artifact, verify
 from service.artifacts.manifest import Manifest, read_manifest
 from service.errors import ArtifactError
 from service.pixels.spec import Scale
+from service.tasks import TASKS
 from training.errors import TrainingError
 from training.options import IMAGENET
 
@@ -144,7 +145,7 @@ def _imagenet() -> Base:
 
 def _of_artifact(folder: Path) -> Base:
     try:
-        manifest = read_manifest(folder)
+        manifest = read_manifest(folder, TASKS)
         verify(Artifact(folder, manifest))
         network = keras.saving.load_model(folder / manifest.engines["keras"].file, compile=False)
         weights = {name: network.get_layer(name).get_weights() for name in NAMES}
