@@ -1,45 +1,61 @@
+"""The documents are true: their blocks are run, their tables and links compared."""
+
+import ast
 import json
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 import httpx
 import pytest
 
 from service.artifacts.manifest import read_manifest
 from service.settings import PREFIX, Settings
+from service.tasks import TASKS
+from tests.documents import (
+    FROM,
+    NOT_RUN,
+    PART,
+    Block,
+    Example,
+    anchors,
+    blocks,
+    code,
+    examples,
+    is_output,
+    links,
+    prose,
+    read,
+    rows,
+    section,
+)
 from tests.server import CHECKOUT, START_TIMEOUT_S, environment, free_port
-from tests.service.test_errors import CONTRACT
 
-README = (CHECKOUT / "README.md").read_text()
-FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+README, SERVICE = "README.md", "service/README.md"
+DOCUMENTS = [README, SERVICE, "training/README.md", "CONTRIBUTING.md", "tests/bench/README.md"]
+MAX_WORDS, MAX_LINES = 1500, 170
+KINDS = {"sh", "json", "python", "js", "mermaid", "text"}
+# Why a shell block is not run, and what it has to contain for that.
+REASONS = {
+    "trains": r"^make train ARGS=",
+    "serves": r"^([A-Z_]+=\S+ )*make serve",
+    "takes minutes": r"^make \w+",
+    "needs Docker and a cluster": r"^(docker|kubectl) ",
+}
+RUNS_IT = re.compile(r"(tests/\S+\.py) runs it")
 
-
-class Example(NamedTuple):
-    """A shell block, and the JSON block that shows its output, if one follows."""
-
-    shell: str
-    shown: str | None
-
-
-def examples() -> list[Example]:
-    blocks = [(match[1], match[2].strip()) for match in FENCE.finditer(README)]
-    following = [*blocks[1:], ("", "")]
-    return [
-        Example(text, after if kind_after == "json" else None)
-        for (kind, text), (kind_after, after) in zip(blocks, following, strict=True)
-        if kind == "sh"
-    ]
-
-
-CURLS = [example for example in examples() if example.shell.startswith("curl")]
-OTHERS = [example for example in examples() if not example.shell.startswith("curl")]
+BLOCKS = [block for document in DOCUMENTS for block in blocks(document)]
+EXAMPLES = [example for document in DOCUMENTS for example in examples(document)]
+PROGRAMS = [block for block in BLOCKS if block.kind in ("python", "js") and not block.note]
+NOT_RUN_BLOCKS = [block for block in BLOCKS if block.note.startswith(NOT_RUN)]
+EXCERPTS = [block for block in BLOCKS if block.note.startswith(FROM)]
 
 
 @pytest.fixture(scope="module")
@@ -78,15 +94,21 @@ def wait_for(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
     pytest.fail(f"make serve is not ready: {log.read_text()}")
 
 
-def shell(command: str, folder: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        ["sh", "-c", command],
-        cwd=folder,
-        env=environment(),
-        capture_output=True,
-        text=True,
-        check=False,
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder that looks like the checkout and that commands may write into."""
+    for path in CHECKOUT.iterdir():
+        if path.name not in (".git", "tokens"):
+            (tmp_path / path.name).symlink_to(path)
+    return tmp_path
+
+
+def run(command: list[str], folder: Path) -> str:
+    ran = subprocess.run(
+        command, cwd=folder, env=environment(), capture_output=True, text=True, check=False
     )
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    return ran.stdout
 
 
 def rounded(value: object) -> object:
@@ -102,57 +124,153 @@ def rounded(value: object) -> object:
             return value
 
 
-def test_readme_starts_with_the_two_commands() -> None:
-    assert [example.shell for example in OTHERS[:2]] == ["make serve", "make test"]
+def common(whole: object, part: object) -> object:
+    """What of a JSON value stands in a part of it: the other fields are left out."""
+    if isinstance(whole, dict) and isinstance(part, dict):
+        return {key: common(whole[key], part[key]) for key in part if key in whole}
+    return whole
 
 
-@pytest.mark.parametrize("example", CURLS, ids=lambda example: example.shell.split()[-1])
-def test_curl_gives_the_answer_that_readme_shows(
-    make_serve: str, example: Example, tmp_path: Path
-) -> None:
-    if shutil.which("curl") is None:
+def test_readme_is_short() -> None:
+    text = read(README)
+    assert len(text.replace("|", " ").split()) <= MAX_WORDS
+    assert len(text.splitlines()) <= MAX_LINES
+
+
+def test_readme_starts_with_the_command_that_serves() -> None:
+    assert blocks(README)[0].text == "make serve\n"
+    assert "`make test`" in read(README)
+
+
+@pytest.mark.parametrize("block", BLOCKS, ids=lambda block: block.name)
+def test_block_is_of_a_kind_that_is_checked(block: Block) -> None:
+    assert block.kind in KINDS
+    if block.kind == "sh":
+        assert not block.note or block in NOT_RUN_BLOCKS
+    if block.kind == "json":
+        assert block in EXCERPTS or is_output(block)
+    if block.kind == "text":
+        assert not re.search(r"^(make|curl|docker|python|pip) ", block.text, re.MULTILINE)
+
+
+def test_json_blocks_are_what_a_shell_block_prints() -> None:
+    shown = [example.shown for example in EXAMPLES if example.shown]
+    assert shown == [block for block in BLOCKS if is_output(block)]
+
+
+@pytest.mark.parametrize(
+    "example", [each for each in EXAMPLES if each.shell.text != "make serve\n"],
+    ids=lambda example: example.shell.name,
+)  # fmt: skip
+def test_shell_block_prints_what_is_shown(make_serve: str, example: Example, folder: Path) -> None:
+    text, shown = example.shell.text, example.shown
+    if text.startswith("curl") and shutil.which("curl") is None:
         pytest.skip("curl is not installed")
-    for name in ("models", "LICENSE"):
-        (tmp_path / name).symlink_to(CHECKOUT / name)
-    command = example.shell.replace("localhost:3000", make_serve)
-    ran = shell(command, tmp_path)
-    assert ran.returncode == 0, ran.stderr
-    if example.shown is not None:
-        assert rounded(json.loads(ran.stdout)) == rounded(json.loads(example.shown))
+    printed = run(["sh", "-euc", text.replace("localhost:3000", make_serve)], folder)
+    if shown is not None:
+        came, expected = rounded(json.loads(printed)), rounded(json.loads(shown.text))
+        assert (common(came, expected) if shown.note == PART else came) == expected
+    for file in re.findall(r"--output (\S+)", text):
+        assert (folder / file).read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("block", PROGRAMS, ids=lambda block: block.name)
+def test_program_prints_what_its_comments_say(make_serve: str, block: Block, folder: Path) -> None:
+    interpreter, file = {"python": (sys.executable, "a.py"), "js": ("node", "a.mjs")}[block.kind]
+    if shutil.which(interpreter) is None:
+        pytest.skip(f"{interpreter} is not installed")
+    (folder / file).write_text(block.text.replace("localhost:3000", make_serve))
+    assert run([interpreter, file], folder).splitlines() == block.printed()
+
+
+@pytest.mark.parametrize("block", NOT_RUN_BLOCKS, ids=lambda block: block.name)
+def test_block_that_is_not_run_says_why(block: Block) -> None:
+    reason = block.note.removeprefix(NOT_RUN).strip()
+    elsewhere = RUNS_IT.fullmatch(reason)
+    if elsewhere:
+        command = block.text.split()[-1]
+        assert command in read("tests/server.py") + read(elsewhere[1])
     else:
-        assert (tmp_path / "denoised.png").read_bytes().startswith(b"\x89PNG")
+        assert re.search(REASONS[reason], block.text, re.MULTILINE)
 
 
-@pytest.mark.parametrize("example", OTHERS[2:], ids=lambda example: example.shell)
-def test_other_commands_work(example: Example) -> None:
-    ran = shell(example.shell, CHECKOUT)
-    assert ran.returncode == 0, ran.stderr
+@pytest.mark.parametrize("block", NOT_RUN_BLOCKS, ids=lambda block: block.name)
+def test_recipe_takes_the_options_that_are_shown(block: Block) -> None:
+    from training.__main__ import parse
+    from training.declarations import recipe_files
 
-
-def test_model_table_shows_the_measured_numbers() -> None:
-    row = re.compile(r"^\| \[`([\w-]+)`\]\((models/.*?)/README\.md\) \|(.*)$", re.MULTILINE)
-    rows = row.findall(README)
-    assert len(rows) >= 3
-    for name, folder, rest in rows:
-        manifest = read_manifest(CHECKOUT / folder)
-        assert manifest.name == name
-        assert f"{manifest.parameters:,} parameters" in rest
-        if manifest.task == "classification":
-            assert f"accuracy {manifest.metrics['accuracy']:.4f}" in rest
+    for line in re.findall(r"^make train (ARGS=.*)$", block.text, re.MULTILINE):
+        (arguments,) = shlex.split(line.partition("=")[2])
+        name, *options = shlex.split(arguments)
+        if name == "upgrade":
+            assert all((CHECKOUT / folder / "manifest.json").exists() for folder in options)
         else:
-            assert f"{manifest.metrics['psnr_db_sigma_0.3']:.1f} dB at sigma 0.3" in rest
+            assert parse(name, recipe_files()[name], options).recipe == name
 
 
-def test_settings_table_names_every_setting() -> None:
-    documented = set(re.findall(rf"^\| `({PREFIX}\w+)`", README, re.MULTILINE))
-    assert documented == {PREFIX + field.upper() for field in Settings.model_fields}
+@pytest.mark.parametrize("block", EXCERPTS, ids=lambda block: block.name)
+def test_excerpt_stands_in_its_file(block: Block) -> None:
+    source = read(block.note.removeprefix(FROM))
+    if block.kind == "json":
+        whole, part = json.loads(source), json.loads(block.text)
+        assert common(whole, part) == part
+    else:
+        ast.parse(block.text)
+        assert block.text in source
 
 
-def test_errors_table_names_every_status() -> None:
-    documented = set(map(int, re.findall(r"^\| (\d{3}) \|", README, re.MULTILINE)))
-    assert documented == set(CONTRACT.values())
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_links_lead_somewhere(document: str) -> None:
+    for link in links(document):
+        path, _, anchor = link.partition("#")
+        target = (CHECKOUT / document).parent / path if path else CHECKOUT / document
+        assert target.exists(), link
+        assert not anchor or anchor in anchors(target), link
 
 
-@pytest.mark.parametrize("link", re.findall(r"\]\((?!http)([^)#]+)\)", README))
-def test_links_lead_somewhere(link: str) -> None:
-    assert (CHECKOUT / link).exists()
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_named_settings_exist(document: str) -> None:
+    named = set(re.findall(rf"\b{PREFIX}[A-Z_]+\b", read(document)))
+    assert named <= {PREFIX + field.upper() for field in Settings.model_fields}
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_named_make_targets_exist(document: str) -> None:
+    inline = code(prose(read(document)))
+    shown = "\n".join([*inline, *(block.text for block in blocks(document))])
+    named = set(re.findall(r"^(?:[A-Z_]+=\S+ )*make ((?:[a-z][\w-]* ?)+)", shown, re.MULTILINE))
+    targets = set(re.findall(r"^([a-z0-9-]+):.*## ", read("Makefile"), re.MULTILINE))
+    assert {target for names in named for target in names.split()} <= targets
+
+
+def test_model_table_shows_what_the_manifests_say() -> None:
+    table = list(rows(section(README, "Models")))
+    assert len(table) == len([*CHECKOUT.glob("models/*/*/manifest.json")])
+    for model, _, size, quality in table:
+        (card,) = re.findall(r"\]\((.*)/README\.md\)", model)
+        manifest = read_manifest(CHECKOUT / card, TASKS)
+        assert code(model) == [manifest.name]
+        height, width, _ = manifest.input.shape
+        color = "grey" if manifest.input.color == "grey" else "colour"
+        assert size == ("any size" if height is None else f"{height}x{width} {color}")
+        metrics = manifest.metrics
+        assert quality == (
+            f"accuracy {metrics['accuracy']:.4f}"
+            if "accuracy" in metrics
+            else f"PSNR {metrics['psnr_db_sigma_0.3']:.1f} dB at sigma 0.3"
+        )
+
+
+def test_metrics_table_shows_what_a_server_exposes(make_serve: str) -> None:
+    text = httpx.get(f"http://{make_serve}/metrics").text
+    exposed = set(re.findall(r"^# TYPE (\w+) ", text, re.MULTILINE))
+    labels: dict[str, set[str]] = {name: set() for name in exposed}
+    for sample, pairs in re.findall(r"^(\w+)\{(.*)\} ", text, re.MULTILINE):
+        name = sample if sample in exposed else re.sub(r"_(bucket|sum|count)$", "", sample)
+        labels[name] |= set(re.findall(r'(\w+)="', pairs)) - {"le"}
+    table = {
+        code(name)[0]: set(re.findall(r"\w+", cell))
+        for name, cell, _ in rows(section(SERVICE, "Metrics"))
+    }
+    assert "gpu" in table.pop("vitrine_gpu_memory_bytes")
+    assert table == labels

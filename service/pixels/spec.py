@@ -44,7 +44,7 @@ class FashionMnist(Part):
     unchanged. Any other image is trimmed: margins within `trim_tolerance` (a fraction of full
     scale) of the corner colour are cut off. Then its longest edge is resized to the network's, it
     is centred, and it is inverted if its background is light. The paper's sharpening is left out:
-    on test images made into photos and back it lowered the agreement (README, Inputs).
+    on test images made into photos and back it lowered the agreement (service/README.md).
     """
 
     method: Literal["fashion-mnist"] = "fashion-mnist"

@@ -72,4 +72,5 @@ def test_results_are_read_as_they_were_written(tmp_path: Path) -> None:
 
 
 def test_readme_shows_the_results_that_are_committed() -> None:
-    assert table(read(CHECKOUT / "tests/bench")) in (CHECKOUT / "README.md").read_text()
+    folder = CHECKOUT / "tests/bench"
+    assert table(read(folder)) in (folder / "README.md").read_text()

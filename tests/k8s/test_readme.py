@@ -17,7 +17,6 @@ from tests.programs import program
 from tests.server import CHECKOUT
 
 README = (K8S / "README.md").read_text()
-FIRST_PAGE = (CHECKOUT / "README.md").read_text()
 OVERLAYS = re.findall(r"^```yaml\n# k8s/overlays/(.*?)^```$", README, re.MULTILINE | re.DOTALL)
 SHELL = re.findall(r"^```(?:sh)?\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
 
@@ -49,12 +48,6 @@ def test_own_overlay_names_image_and_gateway(tmp_path: Path) -> None:
     namespaces = [peer["namespaceSelector"]["matchLabels"] for peer in policy]
     route = named(manifests, "HTTPRoute/vitrine")["spec"]["parentRefs"][0]
     assert {"kubernetes.io/metadata.name": route["namespace"]} in namespaces
-
-
-def test_overlay_on_the_first_page_names_the_image(tmp_path: Path) -> None:
-    [text] = re.findall(r"<<END\n(.*?)^END$", FIRST_PAGE, re.MULTILINE | re.DOTALL)
-    pod = named(render_text(text, tmp_path), "Deployment/vitrine")["spec"]["template"]["spec"]
-    assert pod["containers"][0]["image"] == "registry.example.com/vitrine:0.1.0-cpu"
 
 
 def test_split_overlay_keeps_an_image_for_each_device(tmp_path: Path) -> None:
