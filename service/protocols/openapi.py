@@ -266,7 +266,7 @@ def _query_parameter(name: str, schema: Json, task: AnyTask) -> Json:
     """An option of one task. A page would send a default that is in the schema, to any model."""
     schema = dict(schema)
     default = schema.pop("default")
-    about = f"Of {task.name}, {default} by default: {schema.pop('description', name)}"
+    about = f"{schema.pop('description', name)}; for {task.name} only, {default} by default"
     return {"name": name, "in": "query", "description": about, "schema": schema}
 
 

@@ -146,7 +146,7 @@ def test_predict_has_no_default_that_a_page_would_send_to_every_model(document: 
     top_k = parameters(document["paths"]["/v1/models/{name}:predict"]["post"])["top_k"]
     assert top_k["in"] == "query"
     assert "default" not in top_k["schema"]
-    assert "Of classification, 3 by default" in top_k["description"]
+    assert top_k["description"].endswith("; for classification only, 3 by default")
 
 
 @pytest.mark.parametrize(
