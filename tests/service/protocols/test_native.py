@@ -6,6 +6,10 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
+from service.errors import SettingsError
+from service.server.app import App
+from service.settings import Settings
+from tests.asgi import in_process
 from tests.server import CHECKOUT
 
 SAMPLE = (CHECKOUT / "models/fashion-mnist/1/sample.png").read_bytes()
@@ -312,3 +316,74 @@ def test_corrupt_uploads_are_never_a_server_error(client: httpx.Client) -> None:
         spots = random.integers(0, len(broken), 4)
         broken[spots] = random.integers(0, 256, 4)
         assert client.post("/classify", files=upload(broken.tobytes())).status_code < 500
+
+
+MLP, DENSE = "fashion-mnist-mlp", "fashion-mnist-dense"
+
+
+@pytest.mark.parametrize(
+    ("models", "default_models", "default"),
+    [
+        ((MLP,), {}, MLP),
+        ((MLP, "denoiser"), {}, MLP),
+        ((MLP, "fashion-mnist"), {}, "fashion-mnist"),
+        ((MLP, "fashion-mnist"), {"classify": MLP}, MLP),
+        ((MLP, DENSE), {"classify": DENSE}, DENSE),
+    ],
+)
+def test_default_model_answers_where_none_is_named(
+    models: tuple[str, ...], default_models: dict[str, str], default: str
+) -> None:
+    with in_process(models=models, default_models=default_models) as client:
+        answer = client.post("/classify", files=upload(SAMPLE))
+    assert answer.json()["model"] == default
+
+
+@pytest.mark.parametrize(
+    ("models", "error"),
+    [
+        ((MLP, DENSE), f"expected the name of a model, one of {DENSE}, {MLP}; got none"),
+        (("denoiser",), "no model for classification is served here"),
+    ],
+)
+def test_without_a_default_a_model_has_to_be_named(models: tuple[str, ...], error: str) -> None:
+    with in_process(models=models) as client:
+        answer = client.post("/classify", files=upload(SAMPLE))
+        assert (answer.status_code, answer.json()) == (400, {"error": error})
+        if MLP in models:
+            named = client.post("/classify", files=upload(SAMPLE), data={"model": MLP})
+            assert named.json()["model"] == MLP
+
+
+def test_no_error_names_a_default_that_was_not_asked_for() -> None:
+    with in_process(models=(MLP, DENSE)) as client:
+        for sent in (upload(SAMPLE), upload(b"no image")):
+            for path in ("/classify", "/denoise"):
+                answer = client.post(path, files=sent)
+                assert answer.status_code == 400
+                assert "'fashion-mnist'" not in answer.text
+                assert "denoiser" not in answer.text
+
+
+@pytest.mark.parametrize(
+    ("default_models", "error"),
+    [
+        ({"classify": "nope"}, f"expected a model of {MLP}; got 'nope'"),
+        ({"classify": "denoiser"}, f"expected a model of {MLP}; got 'denoiser'"),
+        ({"paint": MLP}, "expected one of classify before =, got 'paint'"),
+    ],
+)
+def test_default_that_is_not_served_stops_the_start(
+    default_models: dict[str, str], error: str
+) -> None:
+    with pytest.raises(SettingsError) as caught:
+        App(Settings(workers=1, models=(MLP,), default_models=default_models))
+    assert str(caught.value) == f"VITRINE_DEFAULT_MODELS: {error}"
+
+
+def test_default_for_another_task_stops_the_start() -> None:
+    settings = Settings(
+        workers=1, models=(MLP, "denoiser"), default_models={"classify": "denoiser"}
+    )
+    with pytest.raises(SettingsError, match="expected a model for classification"):
+        App(settings)
