@@ -1,7 +1,7 @@
 """Servers for all tests that only ask them questions, and one app in this process."""
 
+import signal
 from collections.abc import Iterator
-from pathlib import Path
 
 import httpx
 import pytest
@@ -16,23 +16,32 @@ LIMITS = {
     "max_images_per_request": 8,
 }
 """Limits that tests can reach."""
+LOGGED: dict[str, object] = {"log_requests": True, "log_format": "json"}
 
 
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A server of all shipped models, as `make serve` starts one, with JSON log lines."""
-    folder: Path = tmp_path_factory.mktemp("server")
-    with serve(folder, log_requests=True, log_format="json", workers=2, **LIMITS) as running:
-        yield running
+    with serve(tmp_path_factory.mktemp("server"), workers=2, **LOGGED, **LIMITS) as server:
+        yield server
 
 
 @pytest.fixture(scope="session")
 def bentoml_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """The same under `bentoml serve`."""
-    folder: Path = tmp_path_factory.mktemp("bentoml")
-    settings = {"log_requests": True, "log_format": "json", "workers": 2}
-    with running(bentoml_command, folder, **settings, **LIMITS) as server:
+    """The same under `bentoml serve`; it has to end cleanly, and to leave nothing behind."""
+    folder = tmp_path_factory.mktemp("bentoml")
+    temporary = folder / "tmp"
+    temporary.mkdir()
+
+    def start(port: int) -> list[str]:
+        return ["env", f"TMPDIR={temporary}", *bentoml_command(port)]
+
+    with running(start, folder, workers=2, **LOGGED, **LIMITS) as server:
         yield server
+        assert list(temporary.glob("vitrine-metrics-*"))
+        assert server.stop(signal.SIGTERM) == 0
+        assert not list(temporary.glob("vitrine-metrics-*"))
+        assert "Traceback" not in server.log.read_text()
 
 
 @pytest.fixture(scope="session")

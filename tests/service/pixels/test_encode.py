@@ -3,8 +3,8 @@ from io import BytesIO
 import numpy as np
 import pytest
 from PIL import Image
-
 from service.pixels.encode import encode_planes, encode_scores
+
 from service.pixels.preprocess import Floats
 from tests.drawing import noise, pixels
 
