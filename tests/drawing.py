@@ -63,3 +63,8 @@ def pixels(image: Image.Image) -> Pixels:
 def mean_difference(one: Pixels, other: Pixels) -> float:
     """The mean absolute difference of two images, in levels of 0 to 255."""
     return float(np.abs(one.astype(np.float64) - other).mean())
+
+
+def image_of(data: bytes) -> Image.Image:
+    """An image file's image."""
+    return Image.open(BytesIO(data))

@@ -59,7 +59,7 @@ async def read_form(
 
 async def _form(parsed: FormData, allowed: tuple[str, ...], max_images: int) -> Form:
     images: list[bytes] = []
-    fields: dict[str, str] = {}
+    fields: dict[str, str | None] = {}
     for name, value in parsed.multi_items():
         if name == "image":
             images.append(await _file_bytes(value))
@@ -74,7 +74,7 @@ async def _form(parsed: FormData, allowed: tuple[str, ...], max_images: int) -> 
         raise BadInput("expected a part named image that holds a file, got none")
     if len(images) > max_images:
         raise TooLarge(f"expected at most {max_images} images, got {len(images)}")
-    return Form(images, fields)
+    return Form(images, {name: text for name, text in fields.items() if text is not None})
 
 
 async def _file_bytes(value: UploadFile | str) -> bytes:
@@ -98,9 +98,9 @@ async def _text(name: str, value: UploadFile | str) -> str:
         raise BadInput(f"expected field {name} as text in UTF-8, got other bytes") from error
 
 
-def _plain(text: str) -> str:
-    """A text field's value; BentoML's client sends strings as JSON, in quotes."""
+def _plain(text: str) -> str | None:
+    """A text field's value; BentoML's client sends JSON: strings in quotes, None as null."""
     if text.startswith('"'):
         with contextlib.suppress(ValueError):
             return str(json.loads(text))
-    return text
+    return None if text == "null" else text

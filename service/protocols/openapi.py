@@ -1,24 +1,52 @@
 """The OpenAPI document, made from the routes and from the tasks' options and answers."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from http import HTTPStatus
 from typing import Any
 
 from pydantic import TypeAdapter
 
+from service.errors import RequestError
 from service.protocols.route import Context, Json
 from service.tasks import TASKS
 from service.tasks.task import JSON, Task
 
 VERSION = "3.0.2"
-_ERROR_STATUSES = (400, 401, 404, 405, 413, 415, 503, 504)
+_INFERENCE_ERRORS = (400, 401, 404, 405, 413, 415, 503, 504)
 _REFERENCE = "#/components/schemas/{model}"
+_ERROR_REFERENCE: Json = {"$ref": _REFERENCE.format(model="Error")}
 _IMAGE: Json = {"type": "string", "format": "binary"}
 _TEXT: Json = {"type": "string"}
 _ERROR: Json = {
     "type": "object",
     "required": ["error"],
-    "properties": {"error": {"type": "string", "description": "What was expected, and what came"}},
+    "properties": {
+        "error": {
+            "type": "string",
+            "description": "What was expected, and what came",
+            "example": "expected top_k as a whole number of at least 1, got '0'",
+        }
+    },
+}
+_TEXTS: Json = {"type": "array", "items": _TEXT}
+_OBJECT: Json = {"type": "object"}
+_MODEL: Json = {
+    "name": _TEXT,
+    "version": {"type": "string", "description": "The one described here"},
+    "versions": _TEXTS,
+    "ready": {"type": "boolean"},
+    "model_version_status": {"type": "array", "items": _OBJECT},
+    "task": _TEXT,
+    "labels": _TEXTS,
+    "default": {"type": "boolean", "description": "Whether it answers where no model is named"},
+    "inputs": {"type": "object", "description": "Shape, dtype and meaning of each tensor"},
+    "outputs": {"type": "object", "description": "Shape, dtype and meaning of each tensor"},
+    "input": {"type": "object", "description": "How an image becomes the network's input"},
+    "parameters": {"type": "integer"},
+    "metrics": {"type": "object", "description": "Measured on the test split"},
+    "engine": _TEXT,
+    "device": _TEXT,
+    "sha256": {"type": "string", "description": "Of the file that the engine runs"},
 }
 _SECURITY: list[Json] = [{"bearer": []}, {}]
 """A token, or none where none is asked for."""
@@ -33,7 +61,7 @@ def document(context: Context) -> Json:
         if route.describe is not None:
             operation = route.describe(context)
             names = [part.partition("}")[0] for part in route.path.split("{")[1:]]
-            parameters = [_path_parameter(name) for name in names]
+            parameters = [_path_parameter(name, context) for name in names]
             operation["parameters"] = [*parameters, *operation.get("parameters", ())]
             if not route.is_probe:
                 operation["security"] = _SECURITY
@@ -61,15 +89,16 @@ def document(context: Context) -> Json:
 
 
 def form_operation(task: AnyTask, context: Context) -> Json:
-    """A form route."""
+    """A form route; the field `model` has to be chosen where no model is the task's default."""
     names = [name for name in context.registry.names() if _is_of(context, name, task)]
-    model: Json = {"type": "string", "enum": names} if names else _TEXT
-    fields = {"image": _IMAGE, "model": model, **_options(task)}
-    form = {"type": "object", "required": ["image"], "properties": fields}
+    default = _default_model(task, context)
+    required = ["image"] if default or not names else ["image", "model"]
+    fields = {"image": _IMAGE, "model": _choice(names, default), **_options(task)}
+    form = {"type": "object", "required": required, "properties": fields}
     return {
         "summary": task.summary,
         "requestBody": {"required": True, "content": {"multipart/form-data": {"schema": form}}},
-        "responses": _responses(_answered(task, {"model": _TEXT, "version": _TEXT})),
+        "responses": _responses(_answered(task, context), _INFERENCE_ERRORS),
     }
 
 
@@ -81,12 +110,14 @@ def predict_operation(context: Context) -> Json:
         "required": ["image"],
         "properties": {"image": {"type": "array", "items": _IMAGE}},
     }
-    parameters = {name: schema for task in tasks for name, schema in _options(task).items()}
+    parameters: dict[str, Json] = {}
+    for task in tasks:
+        for name, schema in _options(task).items():
+            parameters.setdefault(name, _query_parameter(name, schema, task))
     content: Json = {}
     answers = [_body_schema(task) for task in tasks if task.media_type == JSON]
     if answers:
-        error = {"$ref": _REFERENCE.format(model="Error")}
-        items = {"type": "array", "items": {"anyOf": [*answers, error]}}
+        items = {"type": "array", "items": {"anyOf": [*answers, _ERROR_REFERENCE]}}
         content[JSON] = {"schema": _object(model=_TEXT, version=_TEXT, predictions=items)}
     for task in tasks:
         if task.media_type != JSON:
@@ -97,27 +128,25 @@ def predict_operation(context: Context) -> Json:
             "The body is the image itself, or a form with parts named image; of several, one that "
             "cannot be used becomes an error in its place."
         ),
-        "parameters": [
-            {"name": name, "in": "query", "schema": schema} for name, schema in parameters.items()
-        ],
+        "parameters": list(parameters.values()),
         "requestBody": {
             "required": True,
             "content": {
-                "multipart/form-data": {"schema": form},
-                "image/*": {"schema": _IMAGE},
                 "application/octet-stream": {"schema": _IMAGE},
+                "image/*": {"schema": _IMAGE},
+                "multipart/form-data": {"schema": form},
             },
         },
-        "responses": _responses(content),
+        "responses": _responses(content, _INFERENCE_ERRORS),
     }
 
 
-def list_operation(_: Context) -> Json:
+def list_operation(context: Context) -> Json:
     """GET /v1/models."""
-    names = {"type": "array", "items": _TEXT}
+    names = {"type": "array", "items": _TEXT, "example": context.registry.names()}
     return {
         "summary": "List the names of all models.",
-        "responses": _responses({JSON: {"schema": _object(models=names)}}),
+        "responses": _responses({JSON: {"schema": _object(models=names)}}, (401, 405)),
     }
 
 
@@ -125,7 +154,7 @@ def model_operation(_: Context) -> Json:
     """GET /v1/models/{name}."""
     return {
         "summary": "Show a model: task, labels, versions, inputs, outputs, metrics, engine.",
-        "responses": _responses({JSON: {"schema": {"type": "object"}}}),
+        "responses": _responses({JSON: {"schema": _object(**_MODEL)}}, (401, 404, 405)),
     }
 
 
@@ -186,29 +215,59 @@ def _body_schema(task: AnyTask) -> Json:
     return {key: value for key, value in _answer_schema(task).items() if key != "$defs"}
 
 
-def _answered(task: AnyTask, identity: Json) -> Json:
+def _answered(task: AnyTask, context: Context) -> Json:
+    """What a form route answers: the model, and the task's answer."""
     if task.media_type != JSON:
         return {task.media_type: {"schema": _IMAGE}}
-    schema = _body_schema(task)
-    return {JSON: {"schema": schema | {"properties": identity | schema["properties"]}}}
+    schema = {"allOf": [_object(model=_TEXT, version=_TEXT), _body_schema(task)]}
+    if task.example is None:
+        return {JSON: {"schema": schema}}
+    identity = {"model": _default_model(task, context) or "NAME", "version": "1"}
+    return {JSON: {"schema": schema, "example": identity | dict(task.example)}}
 
 
-def _responses(content: Json) -> Json:
-    errors = {str(status): _error_response(status) for status in _ERROR_STATUSES}
-    return {"200": {"description": "OK", "content": content}} | errors
+def _default_model(task: AnyTask, context: Context) -> str | None:
+    try:
+        return context.registry.default(task)
+    except RequestError:
+        return None
+
+
+def _choice(names: Sequence[str], default: str | None) -> Json:
+    """One of the names; pages choose the default before anybody does."""
+    schema = _TEXT | ({"enum": names} if names else {})
+    return schema if default is None else schema | {"default": default}
+
+
+def _responses(content: Json, errors: Iterable[int]) -> Json:
+    answers = {"200": {"description": "OK", "content": content}}
+    return answers | {str(status): _error_response(status) for status in errors}
 
 
 def _error_response(status: int) -> Json:
-    schema = {"$ref": _REFERENCE.format(model="Error")}
-    return {"description": HTTPStatus(status).phrase, "content": {JSON: {"schema": schema}}}
+    content = {JSON: {"schema": _ERROR_REFERENCE}}
+    return {"description": HTTPStatus(status).phrase, "content": content}
 
 
 def _object(**properties: Json) -> Json:
     return {"type": "object", "properties": properties}
 
 
-def _path_parameter(name: str) -> Json:
-    return {"name": name, "in": "path", "required": True, "schema": _TEXT}
+def _path_parameter(name: str, context: Context) -> Json:
+    registry = context.registry
+    defaults = [_default_model(task, context) for task in _served_tasks(context)]
+    first = next((found for found in defaults if found), registry.names()[0])
+    version = registry.find(first).manifest.version
+    schema = _choice(registry.names(), first) if name == "name" else _TEXT | {"default": version}
+    return {"name": name, "in": "path", "required": True, "schema": schema}
+
+
+def _query_parameter(name: str, schema: Json, task: AnyTask) -> Json:
+    """An option of one task. A page would send a default that is in the schema, to any model."""
+    schema = dict(schema)
+    default = schema.pop("default")
+    about = f"{schema.pop('description', name)}; for {task.name} only, {default} by default"
+    return {"name": name, "in": "query", "description": about, "schema": schema}
 
 
 def _operation_id(method: str, path: str) -> str:

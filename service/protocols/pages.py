@@ -18,6 +18,7 @@ PAGE = b"""<!DOCTYPE html>
 <head>
 <meta charset="utf-8">
 <title>Vitrine</title>
+<link rel="icon" href="static_content/favicon-light-32x32.png">
 <link rel="stylesheet" href="static_content/swagger-ui.css">
 </head>
 <body>

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from service.errors import UnknownRoute
+from service.errors import Unavailable, UnknownRoute, VitrineError
 from service.protocols import health
 from service.protocols.request import Request, request_id
 from service.protocols.response import error_response
@@ -25,14 +25,22 @@ class Front:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one HTTP request, deny a WebSocket; lifespan is for the app inside."""
+        if scope["type"] == "lifespan":
+            if self._inner is not None:
+                await self._inner(scope, receive, send)
+            return
         app = self._started()
         if scope["type"] == "websocket":
-            denial = error_response(UnknownRoute("expected an HTTP request, got a WebSocket"))
-            await denial.send(send, request_id(dict(scope["headers"])), "websocket.http")
-        elif scope["type"] == "http" and app is not None:
+            error = UnknownRoute("expected an HTTP request, got a WebSocket")
+            await _deny(error, scope, send, "websocket.http")
+        elif app is None:
+            await _deny(Unavailable("not ready"), scope, send, "http")
+        else:
             await _answer(app, Request(scope, receive), send)
-        elif self._inner is not None:
-            await self._inner(scope, receive, send)
+
+
+async def _deny(error: VitrineError, scope: Scope, send: Send, kind: str) -> None:
+    await error_response(error).send(send, request_id(dict(scope["headers"])), kind)
 
 
 async def _answer(app: App, request: Request, send: Send) -> None:

@@ -64,8 +64,9 @@ class Prediction(Score, total=False):
     """The likeliest class, and the `top_k` likeliest, best first."""
 
     top: list[Score]
-    labels: list[str]
-    """Only of a network for several labels: all that the image has."""
+    labels: Annotated[
+        list[str], Field(description="Only of a network for several labels: all that there are")
+    ]
 
 
 class Classification(ImageTask):
@@ -79,6 +80,15 @@ class Classification(ImageTask):
     expected_type = ExpectedLabel
     options_type: ClassVar[type[Options]] = ClassificationOptions
     answer_type = Prediction
+    example: ClassVar[Mapping[str, object]] = {
+        "label": "Trouser",
+        "index": 1,
+        "probability": 0.91,
+        "top": [
+            {"label": "Trouser", "index": 1, "probability": 0.91},
+            {"label": "Pullover", "index": 2, "probability": 0.01},
+        ],
+    }
 
     def __init__(self, manifest: Manifest) -> None:
         super().__init__(manifest)

@@ -88,6 +88,8 @@ class Task(ABC, Generic[Item, Output]):
     options_type: ClassVar[type[Options]] = Options
     answer_type: ClassVar[Any] = bytes
     """The TypedDict of a JSON answer."""
+    example: ClassVar[Mapping[str, object] | None] = None
+    """A JSON answer, for the API document."""
 
     def __init__(self, manifest: Manifest) -> None:
         self.manifest = manifest

@@ -1,20 +1,30 @@
+"""The service as a process: how it starts, how it ends, and what BentoML makes of it."""
+
 import json
 import re
 import shutil
 import signal
 import subprocess
+import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 
 from service.artifacts.manifest import read_manifest
-from tests.exposition import parsed, value
-from tests.server import CHECKOUT, bentoml_command, command, environment, free_port, running, serve
-from tests.service.protocols.test_native import PNG, PREDICT, SAMPLE, check_bentoml_client, upload
-from tests.service.server.test_front import UPGRADE
+from service.errors import ArtifactError
+from service.server.app import App
+from service.settings import Settings
+from service.tasks import TASKS
+from tests.drawing import image_of, pixels
+from tests.exposition import Series, parsed, value
+from tests.server import CHECKOUT, Server, command, environment, free_port, running, serve
+from tests.service.protocols.test_native import PNG, PREDICT, SAMPLE, upload
 
 MODEL = "fashion-mnist-mlp"
+PHOTO = CHECKOUT / "models/fashion-mnist/1/sample.png"
 
 
 @pytest.fixture
@@ -25,7 +35,7 @@ def models_dir(tmp_path: Path) -> Path:
 
 
 def failed_start(**settings: object) -> str:
-    """What a server that cannot start writes before it ends by itself."""
+    """The one line that says why a server cannot start, before it ends by itself."""
     started = subprocess.run(
         command(free_port()),
         cwd=CHECKOUT,
@@ -37,14 +47,10 @@ def failed_start(**settings: object) -> str:
         check=False,
     )
     assert started.returncode == 1
-    return started.stdout
-
-
-def reason(output: str) -> str:
-    """The one line that says why; a stack trace or a second try would be a failure of its own."""
-    assert "Traceback" not in output
-    lines = re.findall("error: .*", output)  # LiteRT's own lines may lie around it
-    assert len(lines) == 1, output
+    # A stack trace or a second try would be a failure of its own.
+    assert "Traceback" not in started.stdout
+    lines = re.findall("error: .*", started.stdout)  # LiteRT's own lines may lie around it
+    assert len(lines) == 1, started.stdout
     return str(lines[0])
 
 
@@ -53,14 +59,22 @@ def test_altered_file_stops_the_start(models_dir: Path) -> None:
     content = bytearray(path.read_bytes())
     content[1000] ^= 1
     path.write_bytes(content)
-    line = reason(failed_start(models_dir=models_dir))
+    line = failed_start(models_dir=models_dir)
     assert "model.tflite" in line
     assert "SHA-256" in line
 
 
+@pytest.mark.parametrize(
+    ("settings", "named"), [({"colour": "red"}, "VITRINE_COLOUR"), ({"models": "nope"}, "nope")]
+)
+def test_bad_setting_stops_the_start(settings: dict[str, str], named: str) -> None:
+    assert named in failed_start(**settings)
+
+
 def test_missing_file_stops_the_start(models_dir: Path) -> None:
     (models_dir / MODEL / "1/model.tflite").unlink()
-    assert "model.tflite is missing" in reason(failed_start(models_dir=models_dir))
+    with pytest.raises(ArtifactError, match=r"model\.tflite is missing"):
+        App(Settings(models_dir=models_dir, workers=1))
 
 
 def test_wrong_sample_answer_stops_the_start(models_dir: Path) -> None:
@@ -68,84 +82,21 @@ def test_wrong_sample_answer_stops_the_start(models_dir: Path) -> None:
     manifest = json.loads(path.read_bytes())
     manifest["sample"]["expected"] |= {"label": "Bag", "index": 8}
     path.write_text(json.dumps(manifest))
-    line = reason(failed_start(models_dir=models_dir))
-    assert "expected 'Bag'" in line
-    assert "got 'Trouser'" in line
-
-
-@pytest.mark.parametrize(
-    ("settings", "named"),
-    [
-        ({"colour": "red"}, "VITRINE_COLOUR"),
-        ({"workers": "none"}, "VITRINE_WORKERS"),
-        ({"models": "nope"}, "expected nope"),
-    ],
-)
-def test_bad_setting_stops_the_start(settings: dict[str, str], named: str) -> None:
-    assert named in reason(failed_start(**settings))
+    with pytest.raises(ArtifactError, match=r"expected 'Bag'.*got 'Trouser'"):
+        App(Settings(models_dir=models_dir, workers=1))
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
 def test_server_ends_cleanly(tmp_path: Path, models_dir: Path, how: signal.Signals) -> None:
     with serve(tmp_path, models_dir=models_dir, workers=1) as server:
         assert server.stop(how) == 0
-    assert "Traceback" not in server.log.read_text()
+    log = server.log.read_text()
+    assert "Traceback" not in log
+    engine = read_manifest(models_dir / MODEL / "1", TASKS).engine["cpu"]
+    assert f"loaded model={MODEL} version=1 engine={engine} device=cpu" in log
 
 
-def test_server_serves_the_models_that_it_is_told(tmp_path: Path) -> None:
-    with serve(tmp_path, models="fashion-mnist-mlp, fashion-mnist-dense", workers=1) as server:
-        names = httpx.get(f"{server.url}/v1/models").json()["models"]
-        text_log = server.log.read_text()
-    assert names == ["fashion-mnist-dense", "fashion-mnist-mlp"]
-    engine = read_manifest(CHECKOUT / "models/fashion-mnist-mlp/1").engine["cpu"]
-    assert f"loaded model=fashion-mnist-mlp version=1 engine={engine} device=cpu" in text_log
-
-
-def test_answer_after_the_deadline_is_504(tmp_path: Path) -> None:
-    sample = (CHECKOUT / "models/denoiser/1/sample.png").read_bytes()
-    with serve(tmp_path, request_timeout_s=0.0001, workers=1, models="denoiser") as server:
-        answer = httpx.post(f"{server.url}/denoise", files=upload(sample))
-    assert answer.status_code == 504
-    assert "0.0001 s" in answer.json()["error"]
-
-
-def test_bentoml_serves_the_same_on_two_workers(tmp_path: Path) -> None:
-    with running(bentoml_command, tmp_path, workers=2) as server:
-        for _ in range(20):  # each on a new connection, so that both workers get some
-            assert httpx.post(f"{server.url}{PREDICT}", content=SAMPLE, headers=PNG).is_success
-        check_bentoml_client(server, tmp_path)
-        websocket = httpx.get(server.url, headers=UPGRADE)
-        pages = [httpx.get(f"{server.url}{path}") for path in ("/livez", "/readyz", "/docs.json")]
-        scrapes = [parsed(httpx.get(f"{server.url}/metrics").text) for _ in range(10)]
-        assert server.stop(signal.SIGTERM) == 0
-    assert websocket.status_code == 404
-    assert list(websocket.json()) == ["error"]
-    assert [page.status_code for page in pages] == [200] * 3
-    for series in scrapes:
-        requests = "vitrine_requests_total"
-        assert value(series, requests, protocol="v1", status="200") == 20
-        assert value(series, requests, protocol="classify", status="200") == 1
-        assert value(series, requests, protocol="denoise", status="200") == 1
-        assert value(series, "vitrine_predictions_total", label="Trouser") == 21
-    assert "Traceback" not in server.log.read_text()
-
-
-def test_metrics_that_are_off_are_not_found(tmp_path: Path) -> None:
-    with serve(tmp_path, models=MODEL, workers=1, metrics=False) as server:
-        answer = httpx.get(f"{server.url}/metrics")
-        assert httpx.get(f"{server.url}/readyz").status_code == 200
-    assert answer.status_code == 404
-    assert "VITRINE_METRICS=true" in answer.json()["error"]
-
-
-@pytest.mark.parametrize("asked_for", [False, True])
-def test_requests_are_logged_only_where_that_is_asked_for(tmp_path: Path, asked_for: bool) -> None:
-    with serve(tmp_path, models=MODEL, workers=1, log_requests=asked_for) as server:
-        httpx.get(f"{server.url}/v1/models", headers={"X-Request-ID": "asked-for"})
-        assert server.stop() == 0
-    assert server.log.read_text().count("request_id=asked-for") == int(asked_for)
-
-
+@pytest.mark.slow
 def test_keras_serves_where_the_artifact_says_so(tmp_path: Path, models_dir: Path) -> None:
     pytest.importorskip("keras", reason="Keras is not installed")
     folder = models_dir / MODEL / "1"
@@ -157,7 +108,214 @@ def test_keras_serves_where_the_artifact_says_so(tmp_path: Path, models_dir: Pat
     (folder / "model.tflite").unlink()
     sample = (folder / "sample.png").read_bytes()
     with serve(tmp_path, models_dir=models_dir, workers=1) as server:
-        answer = httpx.post(
-            f"{server.url}/classify", files=upload(sample), data={"model": MODEL}, timeout=30
-        )
+        answer = httpx.post(f"{server.url}/classify", files=upload(sample), timeout=60)
     assert answer.json()["label"] == "Trouser"
+
+
+IN_PROCESS = """
+import asyncio, json, sys
+from http import HTTPStatus
+from bentoml.exceptions import BentoMLException
+from PIL import Image
+from service.service import Vitrine
+
+photo = Image.open(sys.argv[1])
+answers = {}
+
+async def ask(name, awaitable):
+    try:
+        answers[name] = await awaitable
+    except BentoMLException as error:
+        answers[name] = [type(error).__name__, str(error), error.error_code]
+
+async def ask_all(vitrine):
+    await ask("classified", vitrine.classify(image=photo))
+    await ask("top_k", vitrine.classify(image=photo, model="fashion-mnist-mlp", top_k=1))
+    await ask("no model", vitrine.classify(image=photo, model=None))
+    await ask("another task", vitrine.classify(image=photo, model="denoiser"))
+    await ask("unknown model", vitrine.denoise(image=photo, model="nope"))
+    await ask("no classes", vitrine.classify(image=photo, top_k=0))
+    await ask("too small", vitrine.denoise(image=photo.resize((4, 4))))
+    await ask("too large", vitrine.classify(image=photo.resize((1500, 1000))))
+    denoised = await vitrine.denoise(image=photo)
+    answers["denoised"] = [denoised.mode, *denoised.size]
+    both = await asyncio.gather(*(vitrine.classify(image=photo) for _ in range(8)))
+    answers["at once"] = [answer["label"] for answer in both]
+    answers["metrics"] = vitrine.app.metrics.expose().decode()
+
+vitrine = Vitrine()
+answers["sync"] = vitrine.to_sync.classify(image=photo)
+answers["sync denoised"] = list(vitrine.to_sync.denoise(image=photo).size)
+asyncio.run(ask_all(vitrine))
+vitrine.close()
+print(json.dumps(answers))
+"""
+
+
+def run_python(code: str, *arguments: object, **settings: object) -> str:
+    """What a program writes; in a process of its own, as BentoML warns of things not ours."""
+    ran = subprocess.run(
+        [sys.executable, "-c", code, *map(str, arguments)],
+        cwd=CHECKOUT,
+        env=environment(**settings),
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+    assert ran.returncode == 0, ran.stderr
+    return ran.stdout
+
+
+@pytest.fixture(scope="module")
+def in_process() -> dict[str, Any]:
+    """What the service answers where it is called without any server."""
+    models = "fashion-mnist,fashion-mnist-mlp,denoiser"
+    settings = {"models": models, "max_image_pixels": 1_000_000, "workers": 1}
+    answers: dict[str, Any] = json.loads(run_python(IN_PROCESS, PHOTO, **settings))
+    return answers
+
+
+def test_service_is_called_in_process(in_process: dict[str, Any], client: httpx.Client) -> None:
+    posted = client.post("/classify", files=upload(SAMPLE)).json()
+    assert in_process["classified"] == posted
+    assert in_process["no model"] == in_process["sync"] == posted
+    assert in_process["denoised"] == ["L", 28, 28]
+    assert in_process["sync denoised"] == [28, 28]
+    assert in_process["at once"] == ["Trouser"] * 8
+
+
+def test_options_count_in_process(in_process: dict[str, Any]) -> None:
+    answer = in_process["top_k"]
+    assert (answer["model"], answer["label"], len(answer["top"])) == (MODEL, "Trouser", 1)
+
+
+@pytest.mark.parametrize(
+    ("asked", "status", "error"),
+    [
+        ("another task", 400, "expected a model for classification to classify an image, got"),
+        ("unknown model", 404, "expected a model of denoiser, fashion-mnist, fashion-mnist-mlp;"),
+        ("no classes", 400, "expected top_k as a whole number of at least 1, got '0'"),
+        ("too small", 400, "expected an image of at least 8x8 pixels, got 4x4"),
+        ("too large", 413, "1000000 pixels"),
+    ],
+)
+def test_error_in_process_is_bentomls_with_its_status(
+    in_process: dict[str, Any], asked: str, status: int, error: str
+) -> None:
+    kind, message, code = in_process[asked]
+    assert (kind, code) == ("BentoMLException", status)
+    assert error in message
+
+
+def test_calls_in_process_are_counted(in_process: dict[str, Any]) -> None:
+    series = parsed(in_process["metrics"])
+    counted = {"name": "vitrine_requests_total", "protocol": "bentoml"}
+    assert value(series, **counted, status="200", model="fashion-mnist") == 11
+    assert value(series, **counted, status="400", model="denoiser") == 2
+    assert value(series, **counted, status="404", model="unknown") == 1
+    assert value(series, "vitrine_predictions_total", label="Trouser") == 12
+
+
+SHOP = """
+import bentoml
+from PIL import Image
+from service.service import Vitrine
+
+
+@bentoml.service
+class Shop:
+    vitrine = bentoml.depends(Vitrine)
+
+    @bentoml.api
+    async def label(self, image: Image.Image, model: str | None = None) -> dict:
+        return await self.vitrine.classify(image=image, model=model, top_k=2)
+
+    @bentoml.api
+    async def clean(self, image: Image.Image) -> Image.Image:
+        return await self.vitrine.denoise(image=image)
+
+    @bentoml.api
+    async def fail(self, image: Image.Image, model: str, top_k: int) -> dict:
+        try:
+            return await self.vitrine.classify(image=image, model=model, top_k=top_k)
+        except bentoml.exceptions.BentoMLException as error:
+            return {"error": str(error), "code": error.error_code}
+"""
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """Another service under `bentoml serve`, which depends on ours."""
+    folder = tmp_path_factory.mktemp("shop")
+    (folder / "shop.py").write_text(SHOP)
+
+    def start(port: int) -> list[str]:
+        bentoml = ["env", f"PYTHONPATH={CHECKOUT}", sys.executable, "-m", "bentoml", "serve"]
+        return [*bentoml, "shop:Shop", "--working-dir", str(folder), "--port", str(port)]
+
+    settings = {"models": f"{MODEL},denoiser", "workers": 1, "log_requests": True}
+    with running(start, folder, **settings) as server:
+        yield server
+
+
+def ask_shop(shop: Server, route: str, **fields: str) -> httpx.Response:
+    return httpx.post(f"{shop.url}/{route}", files=upload(SAMPLE), data=fields, timeout=60)
+
+
+@pytest.mark.xdist_group("bentoml")
+def test_another_service_may_depend_on_ours(shop: Server, client: httpx.Client) -> None:
+    form = {"model": MODEL, "top_k": "2"}
+    posted = client.post("/classify", files=upload(SAMPLE), data=form).json()
+    for fields in ({}, {"model": MODEL}):
+        answer = ask_shop(shop, "label", **fields)
+        assert answer.status_code == 200, answer.text
+        assert answer.json() == posted
+    # Called over BentoML's own connection, not by a form.
+    assert "request protocol=bentoml status=200" in shop.log.read_text()
+
+
+@pytest.mark.xdist_group("bentoml")
+def test_images_come_back_to_a_service_that_depends_on_ours(
+    shop: Server, client: httpx.Client
+) -> None:
+    answer = ask_shop(shop, "clean")
+    assert answer.status_code == 200, answer.text
+    posted = client.post("/denoise", files=upload(SAMPLE)).content
+    assert (pixels(image_of(answer.content)) == pixels(image_of(posted))).all()
+
+
+@pytest.mark.xdist_group("bentoml")
+@pytest.mark.parametrize(
+    ("model", "top_k", "code", "error"),
+    [
+        ("nope", "1", 404, f"expected a model of denoiser, {MODEL}; got 'nope'"),
+        ("denoiser", "1", 400, "expected a model for classification"),
+        (MODEL, "0", 400, "expected top_k as a whole number of at least 1"),
+    ],
+)
+def test_error_reaches_a_service_that_depends_on_ours(
+    shop: Server, model: str, top_k: str, code: int, error: str
+) -> None:
+    answer = ask_shop(shop, "fail", model=model, top_k=top_k)
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["code"] == code
+    assert error in answer.json()["error"]
+
+
+@pytest.mark.xdist_group("bentoml")
+def test_workers_of_bentoml_tell_of_all_of_them(bentoml_server: Server) -> None:
+    def scrape() -> Series:
+        return parsed(httpx.get(f"{bentoml_server.url}/metrics").text)
+
+    before = scrape()
+    for _ in range(20):  # each on a new connection, so that both workers get some
+        answer = httpx.post(f"{bentoml_server.url}{PREDICT}", content=SAMPLE, headers=PNG)
+        assert answer.status_code == 200
+    for after in (scrape() for _ in range(10)):
+        for name, labels in (
+            ("vitrine_requests_total", {"protocol": "v1", "status": "200"}),
+            ("vitrine_predictions_total", {"label": "Trouser", "model": "fashion-mnist"}),
+        ):
+            assert value(after, name, **labels) - value(before, name, **labels) == 20
+        assert value(after, "vitrine_workers_ready") == value(after, "vitrine_workers") == 2

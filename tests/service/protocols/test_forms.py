@@ -5,7 +5,7 @@ import httpx
 import pytest
 
 from service.errors import Unavailable
-from service.protocols.forms import read_form
+from service.protocols.forms import MAX_FIELD_BYTES, read_form
 from tests.asgi import body_part, request
 from tests.service.protocols.test_native import PNG, SAMPLE, upload
 
@@ -52,17 +52,70 @@ def test_url_in_place_of_a_file_is_not_fetched(client: httpx.Client, path: str) 
     assert "as a file" in answer.json()["error"]
 
 
-def test_file_in_place_of_a_text_field_is_refused(client: httpx.Client) -> None:
-    files = {"image": ("a.png", SAMPLE), "model": ("b.png", b"fashion-mnist")}
+@pytest.mark.parametrize(
+    ("model", "kind"),
+    [
+        (b"fashion-mnist-mlp", "text/plain"),
+        (b'"fashion-mnist-mlp"', "application/json"),
+        (b"fashion-mnist-mlp", "application/json"),
+    ],
+)
+def test_small_file_is_read_as_a_text_field(client: httpx.Client, model: bytes, kind: str) -> None:
+    # Swagger's page and other makers of forms send a text field with a filename.
+    files = upload(SAMPLE) | {"model": ("blob", model, kind), "top_k": ("blob", b"2", kind)}
     answer = client.post("/classify", files=files)
+    assert answer.json()["model"] == "fashion-mnist-mlp"
+    assert len(answer.json()["top"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("content", "error"),
+    [
+        (b"x" * MAX_FIELD_BYTES, "got 'xxxx"),
+        (b"x" * (MAX_FIELD_BYTES + 1), "field model as text of at most 1024 bytes, got more"),
+        (SAMPLE, "field model as text in UTF-8, got other bytes"),
+    ],
+)
+def test_file_of_more_than_a_fields_size_is_no_field(
+    client: httpx.Client, content: bytes, error: str
+) -> None:
+    answer = client.post("/classify", files=upload(SAMPLE) | {"model": ("blob", content)})
+    assert answer.status_code == (404 if len(content) == MAX_FIELD_BYTES else 400)
+    assert error in answer.json()["error"]
+
+
+@pytest.mark.parametrize(
+    ("sent", "model"),
+    [
+        ("fashion-mnist-mlp", "fashion-mnist-mlp"),
+        ('"fashion-mnist-mlp"', "fashion-mnist-mlp"),
+        ("null", "fashion-mnist"),
+    ],
+)
+def test_text_field_may_be_json(client: httpx.Client, sent: str, model: str) -> None:
+    answer = client.post("/classify", files=upload(SAMPLE), data={"model": sent})
+    assert answer.json()["model"] == model
+
+
+@pytest.mark.parametrize("sent", ['"', '"nope', "nope", '"nope"', '"null"', "[]", "{}", " null"])
+def test_text_field_that_is_no_json_is_taken_as_it_is(client: httpx.Client, sent: str) -> None:
+    answer = client.post("/classify", files=upload(SAMPLE), data={"model": sent})
+    assert answer.status_code == 404
+
+
+@pytest.mark.parametrize("path", ["/classify", "/denoise"])
+@pytest.mark.parametrize("field", ["colour", "Model", "images", ""])
+def test_unknown_field_is_named(client: httpx.Client, path: str, field: str) -> None:
+    answer = client.post(path, files=upload(SAMPLE), data={field: "1"})
     assert answer.status_code == 400
-    assert "field model as text" in answer.json()["error"]
+    assert repr(field) in answer.json()["error"]
+    assert "expected the fields image, model" in answer.json()["error"]
 
 
 def test_repeated_field_is_refused(client: httpx.Client) -> None:
     answer = client.post("/classify", files=upload(SAMPLE), data={"top_k": ["1", "2"]})
     assert answer.status_code == 400
-    assert "once" in answer.json()["error"]
+    assert answer.json()["error"] == "expected field top_k once, got it twice"
 
 
 def test_two_images_are_too_many_for_classify(client: httpx.Client) -> None:

@@ -1,19 +1,21 @@
 import json
-import subprocess
-import sys
 from io import BytesIO
-from pathlib import Path
 
 import httpx
 import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from tests.server import CHECKOUT, Server
+from service.errors import SettingsError
+from service.server.app import App
+from service.settings import Settings
+from tests.asgi import in_process
+from tests.server import CHECKOUT
 
 SAMPLE = (CHECKOUT / "models/fashion-mnist/1/sample.png").read_bytes()
 DIGIT = (CHECKOUT / "models/denoiser/1/sample.png").read_bytes()
 PREDICT = "/v1/models/fashion-mnist:predict"
+DENOISE = "/v1/models/denoiser:predict"
 PNG = {"Content-Type": "image/png"}
 
 
@@ -73,14 +75,33 @@ def test_top_k_out_of_range_is_refused(client: httpx.Client, top_k: str) -> None
     assert form.json() == raw.json()
 
 
-@pytest.mark.parametrize("query", ["topk=1", "top_k=1&top_k=2"])
+@pytest.mark.parametrize(
+    ("query", "error"),
+    [
+        ("topk=1", "unknown parameter 'topk': expected top_k"),
+        ("top_k=1&topk=1", "unknown parameter 'topk': expected top_k"),
+        ("top_k=1&top_k=2", "expected query parameter 'top_k' once, got it twice"),
+        ("model=fashion-mnist", "unknown parameter 'model': expected top_k"),
+    ],
+)
 def test_unknown_and_repeated_query_parameters_are_refused(
-    client: httpx.Client, query: str
+    client: httpx.Client, query: str, error: str
 ) -> None:
     raw = client.post(f"{PREDICT}?{query}", content=SAMPLE, headers=PNG)
-    form = client.post(f"/classify?{query}", files=upload(SAMPLE))
-    assert raw.status_code == form.status_code == 400
-    assert "query parameters" in raw.json()["error"]
+    assert (raw.status_code, raw.json()) == (400, {"error": error})
+
+
+@pytest.mark.parametrize("path", ["/classify", "/denoise"])
+def test_form_route_takes_no_query(client: httpx.Client, path: str) -> None:
+    answer = client.post(f"{path}?top_k=1", files=upload(SAMPLE))
+    assert answer.status_code == 400
+    assert answer.json()["error"] == f"unknown query parameter: {path} takes fields of a form"
+
+
+def test_endless_parameter_makes_no_endless_message(client: httpx.Client) -> None:
+    answer = client.post(f"{PREDICT}?{'x' * 10_000}", content=SAMPLE, headers=PNG)
+    assert answer.status_code == 400
+    assert len(answer.json()["error"]) < 200
 
 
 @pytest.mark.parametrize(
@@ -152,9 +173,13 @@ def test_too_many_images_are_refused(client: httpx.Client, count: int) -> None:
     assert "at most 8" in answer.json()["error"]
 
 
-def test_top_k_of_a_denoiser_is_looked_at(client: httpx.Client) -> None:
-    path = "/v1/models/denoiser:predict?top_k=0"
-    assert client.post(path, content=DIGIT, headers=PNG).status_code == 400
+@pytest.mark.parametrize("top_k", ["0", "3"])
+def test_denoiser_knows_no_top_k(client: httpx.Client, top_k: str) -> None:
+    raw = client.post(f"{DENOISE}?top_k={top_k}", content=DIGIT, headers=PNG)
+    form = client.post("/denoise", files=upload(DIGIT), data={"top_k": top_k})
+    assert raw.status_code == form.status_code == 400
+    assert raw.json()["error"] == "unknown parameter 'top_k': expected none"
+    assert form.json()["error"] == "expected the fields image, model; got 'top_k'"
 
 
 @pytest.mark.parametrize("side", [(8, 8), (28, 28), (61, 37), (300, 200)])
@@ -206,16 +231,16 @@ def test_large_image_is_denoised_without_seams(client: httpx.Client) -> None:
 
 
 def test_predict_of_a_denoiser_is_a_png(client: httpx.Client) -> None:
-    raw = client.post("/v1/models/denoiser:predict", content=DIGIT, headers=PNG)
+    raw = client.post(DENOISE, content=DIGIT, headers=PNG)
     form = client.post("/denoise", files=upload(DIGIT))
-    part = client.post("/v1/models/denoiser:predict", files=upload(DIGIT))
+    part = client.post(DENOISE, files=upload(DIGIT))
     assert raw.headers["content-type"] == "image/png"
     assert raw.content == form.content == part.content
 
 
 def test_denoiser_takes_one_part(client: httpx.Client) -> None:
     files = [("image", ("a.png", DIGIT))] * 2
-    answer = client.post("/v1/models/denoiser:predict", files=files)
+    answer = client.post(DENOISE, files=files)
     assert answer.status_code == 413
     assert "at most 1" in answer.json()["error"]
 
@@ -258,7 +283,7 @@ def test_bad_image_is_refused_on_every_route(client: httpx.Client, name: str) ->
         client.post(PREDICT, files=upload(data)),
         client.post("/classify", files=upload(data)),
         client.post("/denoise", files=upload(data)),
-        client.post("/v1/models/denoiser:predict", content=data, headers=PNG),
+        client.post(DENOISE, content=data, headers=PNG),
     ]
     assert [answer.status_code for answer in answers] == [status] * len(answers)
     for answer in answers:
@@ -293,31 +318,72 @@ def test_corrupt_uploads_are_never_a_server_error(client: httpx.Client) -> None:
         assert client.post("/classify", files=upload(broken.tobytes())).status_code < 500
 
 
-BENTOML_CLIENT = """
-import json, sys
-from pathlib import Path
-import bentoml
-url, photo = sys.argv[1:]
-with bentoml.SyncHTTPClient(url) as client:
-    answer = client.classify(image=Path(photo), model="fashion-mnist-mlp", top_k=1)
-    size = client.denoise(image=Path(photo), model="denoiser").size
-print(json.dumps([answer["model"], answer["label"], *size]))
-"""
+MLP, DENSE = "fashion-mnist-mlp", "fashion-mnist-dense"
 
 
-def test_bentoml_client_calls_the_forms(server: Server, tmp_path: Path) -> None:
-    check_bentoml_client(server, tmp_path)
+@pytest.mark.parametrize(
+    ("models", "default_models", "default"),
+    [
+        ((MLP,), {}, MLP),
+        ((MLP, "denoiser"), {}, MLP),
+        ((MLP, "fashion-mnist"), {}, "fashion-mnist"),
+        ((MLP, "fashion-mnist"), {"classify": MLP}, MLP),
+        ((MLP, DENSE), {"classify": DENSE}, DENSE),
+    ],
+)
+def test_default_model_answers_where_none_is_named(
+    models: tuple[str, ...], default_models: dict[str, str], default: str
+) -> None:
+    with in_process(models=models, default_models=default_models) as client:
+        answer = client.post("/classify", files=upload(SAMPLE))
+    assert answer.json()["model"] == default
 
 
-def check_bentoml_client(server: Server, folder: Path) -> None:
-    photo = folder / "photo.png"
-    photo.write_bytes(SAMPLE)
-    # In a process of its own: on import and at its end BentoML warns of things that are not ours.
-    ran = subprocess.run(
-        [sys.executable, "-c", BENTOML_CLIENT, server.url, str(photo)],
-        capture_output=True,
-        text=True,
-        check=False,
+@pytest.mark.parametrize(
+    ("models", "error"),
+    [
+        ((MLP, DENSE), f"expected the name of a model, one of {DENSE}, {MLP}; got none"),
+        (("denoiser",), "no model for classification is served here"),
+    ],
+)
+def test_without_a_default_a_model_has_to_be_named(models: tuple[str, ...], error: str) -> None:
+    with in_process(models=models) as client:
+        answer = client.post("/classify", files=upload(SAMPLE))
+        assert (answer.status_code, answer.json()) == (400, {"error": error})
+        if MLP in models:
+            named = client.post("/classify", files=upload(SAMPLE), data={"model": MLP})
+            assert named.json()["model"] == MLP
+
+
+def test_no_error_names_a_default_that_was_not_asked_for() -> None:
+    with in_process(models=(MLP, DENSE)) as client:
+        for sent in (upload(SAMPLE), upload(b"no image")):
+            for path in ("/classify", "/denoise"):
+                answer = client.post(path, files=sent)
+                assert answer.status_code == 400
+                assert "'fashion-mnist'" not in answer.text
+                assert "denoiser" not in answer.text
+
+
+@pytest.mark.parametrize(
+    ("default_models", "error"),
+    [
+        ({"classify": "nope"}, f"expected a model of {MLP}; got 'nope'"),
+        ({"classify": "denoiser"}, f"expected a model of {MLP}; got 'denoiser'"),
+        ({"paint": MLP}, "expected one of classify before =, got 'paint'"),
+    ],
+)
+def test_default_that_is_not_served_stops_the_start(
+    default_models: dict[str, str], error: str
+) -> None:
+    with pytest.raises(SettingsError) as caught:
+        App(Settings(workers=1, models=(MLP,), default_models=default_models))
+    assert str(caught.value) == f"VITRINE_DEFAULT_MODELS: {error}"
+
+
+def test_default_for_another_task_stops_the_start() -> None:
+    settings = Settings(
+        workers=1, models=(MLP, "denoiser"), default_models={"classify": "denoiser"}
     )
-    assert ran.returncode == 0, ran.stderr
-    assert json.loads(ran.stdout) == ["fashion-mnist-mlp", "Trouser", 28, 28]
+    with pytest.raises(SettingsError, match="expected a model for classification"):
+        App(settings)

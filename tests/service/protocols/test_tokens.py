@@ -7,9 +7,13 @@ from pathlib import Path
 import httpx
 import pytest
 
-from service.errors import SettingsError
+from service.errors import SettingsError, Unauthorized
 from service.protocols.tokens import Tokens, read_tokens
-from tests.server import Server, serve
+from service.server.app import App
+from service.settings import Settings
+from tests.asgi import in_process
+from tests.exposition import parsed, value
+from tests.logs import kept_log
 from tests.service.protocols.test_native import PNG, SAMPLE, upload
 
 TOKEN = "a token of ours".replace(" ", "-")
@@ -17,7 +21,7 @@ OTHER = "another.token_of~ours+/=="
 MODEL = "fashion-mnist-mlp"
 PREDICT = f"/v1/models/{MODEL}:predict"
 PAGES = ["/", "/docs.json", "/v1/models", "/nope", "/static_content/swagger-ui.css"]
-OPEN = ["/livez", "/readyz", "/metrics", "/healthz"]
+OPEN = ["/livez", "/readyz", "/metrics"]
 
 
 def digest(token: str) -> str:
@@ -28,8 +32,8 @@ def bearer(token: str) -> dict[str, str]:
     return {"Authorization": f"Bearer {token}"}
 
 
-def is_taken(tokens: Tokens, header: str) -> bool:
-    return tokens.denial({b"authorization": header.encode()}) is None
+def identify(tokens: Tokens, header: str) -> str:
+    return tokens.identify({b"authorization": header.encode()})
 
 
 @pytest.fixture(scope="module")
@@ -40,19 +44,22 @@ def tokens_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def guarded(tokens_file: Path) -> Iterator[Server]:
-    with serve(tokens_file.parent, models=MODEL, workers=1, api_tokens_file=tokens_file) as server:
-        yield server
+def guarded(tokens_file: Path) -> Iterator[httpx.Client]:
+    """A client of an app that asks for tokens."""
+    with in_process(models=(MODEL,), api_tokens_file=tokens_file) as client:
+        yield client
 
 
 def test_without_a_file_everybody_may_ask() -> None:
-    assert read_tokens(None).denial({}) is None
+    assert read_tokens(None).identify({}) == ""
 
 
-@pytest.mark.parametrize("token", [TOKEN, OTHER])
+@pytest.mark.parametrize(("token", "name"), [(TOKEN, digest(TOKEN)[:8]), (OTHER, "of the app")])
 @pytest.mark.parametrize("scheme", ["Bearer ", "bearer ", "BEARER  "])
-def test_token_whose_digest_is_listed_is_taken(tokens_file: Path, scheme: str, token: str) -> None:
-    assert is_taken(read_tokens(tokens_file), scheme + token)
+def test_token_whose_digest_is_listed_is_taken_and_named(
+    tokens_file: Path, scheme: str, token: str, name: str
+) -> None:
+    assert identify(read_tokens(tokens_file), scheme + token) == name
 
 
 @pytest.mark.parametrize(
@@ -70,14 +77,27 @@ def test_token_whose_digest_is_listed_is_taken(tokens_file: Path, scheme: str, t
     ],
 )
 def test_anything_else_is_denied(tokens_file: Path, header: str) -> None:
-    assert not is_taken(read_tokens(tokens_file), header)
+    with pytest.raises(Unauthorized):
+        identify(read_tokens(tokens_file), header)
 
 
-def test_denial_says_what_came_but_not_the_token(tokens_file: Path) -> None:
-    tokens = read_tokens(tokens_file)
-    assert "got none" in str(tokens.denial({}))
-    assert "got another scheme" in str(tokens.denial({b"authorization": b"Basic c2VjcmV0"}))
-    assert "secret" not in str(tokens.denial({b"authorization": b"Bearer secret"}))
+@pytest.mark.parametrize(
+    ("headers", "message"),
+    [
+        ({}, "expected a header Authorization: Bearer TOKEN, got none"),
+        (
+            {b"authorization": b"Basic c2VjcmV0"},
+            "expected a header Authorization: Bearer TOKEN, got another scheme",
+        ),
+        ({b"authorization": b"Bearer secret"}, "unknown token"),
+    ],
+)
+def test_denial_says_what_came_but_not_the_token(
+    tokens_file: Path, headers: dict[bytes, bytes], message: str
+) -> None:
+    with pytest.raises(Unauthorized) as caught:
+        read_tokens(tokens_file).identify(headers)
+    assert str(caught.value) == message
 
 
 @pytest.mark.parametrize(
@@ -103,25 +123,21 @@ def test_unusable_file_is_refused_without_showing_it(
 
 def test_missing_file_stops_the_start(tmp_path: Path) -> None:
     file = tmp_path / "nowhere"
-    expected = f"error: VITRINE_API_TOKENS_FILE: expected a file of digests at {file}: No such file"
-    with (
-        pytest.raises(RuntimeError, match=expected),
-        serve(tmp_path, models=MODEL, workers=1, api_tokens_file=file),
-    ):
-        pass
+    expected = f"VITRINE_API_TOKENS_FILE: expected a file of digests at {file}: No such file"
+    with pytest.raises(SettingsError, match=expected):
+        App(Settings(workers=1, models=(MODEL,), api_tokens_file=file))
 
 
 @pytest.mark.parametrize("sent", [{}, bearer("unknown")])
-def test_image_without_a_known_token_is_denied(guarded: Server, sent: dict[str, str]) -> None:
-    with guarded.client() as client:
-        for answer in (
-            client.post(PREDICT, content=SAMPLE, headers=PNG | sent),
-            client.post("/classify", files=upload(SAMPLE), headers=sent),
-            client.post("/classify", content=pieces(), headers=sent),  # not in one read
-        ):
-            assert answer.status_code == 401
-            assert answer.headers["www-authenticate"] == 'Bearer realm="vitrine"'
-            assert list(answer.json()) == ["error"]
+def test_image_without_a_known_token_is_denied(guarded: httpx.Client, sent: dict[str, str]) -> None:
+    for answer in (
+        guarded.post(PREDICT, content=SAMPLE, headers=PNG | sent),
+        guarded.post("/classify", files=upload(SAMPLE), headers=sent),
+        guarded.post("/classify", content=pieces(), headers=sent),  # not in one read
+    ):
+        assert answer.status_code == 401
+        assert answer.headers["www-authenticate"] == 'Bearer realm="vitrine"'
+        assert list(answer.json()) == ["error"]
 
 
 def pieces() -> Iterator[bytes]:
@@ -129,27 +145,54 @@ def pieces() -> Iterator[bytes]:
     yield SAMPLE[10:]
 
 
-def test_image_with_a_known_token_is_answered(guarded: Server) -> None:
-    with guarded.client() as client:
-        answer = client.post(PREDICT, content=SAMPLE, headers=PNG | bearer(TOKEN))
-        assert answer.status_code == 200
-        form = {"model": MODEL}
-        answer = client.post("/classify", files=upload(SAMPLE), data=form, headers=bearer(OTHER))
-        assert answer.json()["model"] == MODEL
+def test_image_with_a_known_token_is_answered(guarded: httpx.Client) -> None:
+    answer = guarded.post(PREDICT, content=SAMPLE, headers=PNG | bearer(TOKEN))
+    assert answer.status_code == 200
+    form = {"model": MODEL}
+    answer = guarded.post("/classify", files=upload(SAMPLE), data=form, headers=bearer(OTHER))
+    assert answer.json()["model"] == MODEL
 
 
 @pytest.mark.parametrize("path", PAGES)
-def test_pages_are_for_those_with_a_token(guarded: Server, path: str) -> None:
-    assert httpx.get(guarded.url + path).status_code == 401
-    known = httpx.get(guarded.url + path, headers=bearer(TOKEN)).status_code
+def test_pages_are_for_those_with_a_token(guarded: httpx.Client, path: str) -> None:
+    denied = guarded.get(path)
+    assert denied.status_code == 401
+    assert MODEL not in denied.text  # who may not ask is not told what there is
+    known = guarded.get(path, headers=bearer(TOKEN)).status_code
     assert known == (404 if path == "/nope" else 200)
 
 
+@pytest.mark.parametrize(("method", "path"), [("PUT", "/classify"), ("GET", PREDICT)])
+def test_unauthenticated_callers_learn_no_methods(
+    guarded: httpx.Client, method: str, path: str
+) -> None:
+    assert guarded.request(method, path).status_code == 401
+    assert guarded.request(method, path, headers=bearer(TOKEN)).status_code == 405
+
+
 @pytest.mark.parametrize("path", OPEN)
-def test_health_and_metrics_stay_open(guarded: Server, path: str) -> None:
-    assert httpx.get(guarded.url + path).status_code == 200
+def test_health_and_metrics_stay_open(guarded: httpx.Client, path: str) -> None:
+    assert guarded.get(path).status_code == 200
 
 
-def test_denials_are_counted(guarded: Server) -> None:
-    httpx.post(guarded.url + PREDICT, content=SAMPLE, headers=PNG)
-    assert 'protocol="other",status="401"' in httpx.get(guarded.url + "/metrics").text
+def test_denials_are_counted_and_say_nothing_of_models(guarded: httpx.Client) -> None:
+    def denied(protocol: str) -> float:
+        series = parsed(guarded.get("/metrics").text)
+        labels = {"protocol": protocol, "status": "401", "model": "unknown"}
+        return value(series, "vitrine_requests_total", **labels)
+
+    before = denied("v1"), denied("page")
+    guarded.post(PREDICT, content=SAMPLE, headers=PNG)
+    guarded.get("/nope")
+    assert (denied("v1"), denied("page")) == (before[0] + 1, before[1] + 1)
+
+
+def test_log_names_the_token_that_was_shown(tokens_file: Path) -> None:
+    settings = {"models": (MODEL,), "api_tokens_file": tokens_file, "log_requests": True}
+    with in_process(**settings) as client, kept_log() as log:
+        for token in (OTHER, "unknown"):
+            client.post(PREDICT, content=SAMPLE, headers=PNG | bearer(token))
+    known, unknown = log.fields("request")
+    assert known["token"] == "of the app"
+    assert "token" not in unknown
+    assert OTHER not in str(known)

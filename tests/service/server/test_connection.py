@@ -1,5 +1,6 @@
 """The bytes on a connection: however they are cut, the answers are the same, and in order."""
 
+import hashlib
 import json
 import signal
 import socket
@@ -8,11 +9,9 @@ from pathlib import Path
 from typing import IO, Any
 
 import httpx
-import numpy as np
 import pytest
-from PIL import Image
 
-from tests.drawing import encode
+from tests.drawing import encode, noise
 from tests.server import CHECKOUT, Server, serve
 
 MODEL = "fashion-mnist"
@@ -23,9 +22,16 @@ PATIENCE_S = 20
 Answer = tuple[int, dict[bytes, bytes], Any]
 
 
+TOKEN = {"Authorization": "Bearer open-sesame"}
+
+
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with serve(tmp_path_factory.mktemp("connection"), models=MODEL, workers=1) as server:
+    folder = tmp_path_factory.mktemp("connection")
+    tokens = folder / "tokens"
+    tokens.write_text(hashlib.sha256(b"open-sesame").hexdigest())
+    settings = {"models": f"{MODEL},denoiser", "workers": 1, "api_tokens_file": tokens}
+    with serve(folder, **settings) as server:
         yield server
 
 
@@ -44,7 +50,7 @@ def request(
     version: str = "1.1",
 ) -> bytes:
     fields = {"Host": "x", "Content-Type": "image/png", "Content-Length": str(len(body))}
-    fields |= headers or {}
+    fields |= TOKEN | dict(headers or {})
     lines = [f"POST {path} HTTP/{version}", *(f"{k}: {v}" for k, v in fields.items()), "", ""]
     return "\r\n".join(lines).encode() + body
 
@@ -121,6 +127,10 @@ ODD = {
     "classify, query": request(FORM.read(), FORM_TYPE, path="/classify?top_k=1"),
     "denoise": request(FORM.read(), FORM_TYPE, path="/denoise"),
     "get": request().replace(b"POST", b"GET", 1),
+    "no such model": request(path=PREDICT.replace(MODEL, "nope")),
+    "no token": request(headers={"Authorization": ""}),
+    "another token": request(headers={"Authorization": "Bearer other"}),
+    "no token, no such route": request(headers={"Authorization": ""}, path="/nope"),
 }
 
 
@@ -188,7 +198,9 @@ def test_query_counts(connection: socket.socket) -> None:
 
 def test_form_in_one_piece_is_answered(server: Server) -> None:
     files = [("image", ("a.png", SAMPLE)), ("image", ("b.png", b"no image"))]
-    predictions = httpx.post(f"{server.url}{PREDICT}", files=files).json()["predictions"]
+    predictions = httpx.post(f"{server.url}{PREDICT}", files=files, headers=TOKEN).json()[
+        "predictions"
+    ]
     assert predictions[0]["label"] == "Trouser"
     assert list(predictions[1]) == ["error"]
 
@@ -213,26 +225,35 @@ def test_client_that_leaves_with_its_request_unanswered_harms_nobody(
 ) -> None:
     connection.sendall(request() * 20)
     connection.close()
-    assert httpx.post(f"{server.url}{PREDICT}", content=SAMPLE).status_code == 200
+    answer = httpx.post(f"{server.url}{PREDICT}", content=SAMPLE, headers=TOKEN)
+    assert answer.status_code == 200
     assert "Traceback" not in server.log.read_text()
 
 
+def test_caller_without_a_token_is_told_so_and_may_ask_again(connection: socket.socket) -> None:
+    status, headers, answer = ask(connection, request(headers={"Authorization": ""}))
+    assert status == 401
+    assert headers[b"www-authenticate"] == b'Bearer realm="vitrine"'
+    assert list(answer) == ["error"]
+    assert ask(connection, request())[0] == 200
+
+
 DENOISE = "/v1/models/denoiser:predict"
+LARGE = encode(noise(1000, 1000, 1), "PNG")
 
 
-def test_deadline_that_passes_is_504(tmp_path: Path) -> None:
-    settings: dict[str, object] = {"models": "denoiser", "workers": 1, "request_timeout_s": 0.0001}
-    with serve(tmp_path, **settings) as server:
-        status, _, body = everything(server, [request(path=DENOISE)])
+@pytest.mark.parametrize("cut", [0, 2000])
+def test_deadline_that_passes_is_504(server: Server, cut: int) -> None:
+    whole = request(LARGE, {"X-Request-Timeout-Ms": "1"}, path=DENOISE)
+    status, _, body = everything(server, [whole[:cut], whole[cut:]] if cut else [whole])
     assert status.split()[1] == b"504"
-    assert b"expected an answer within 0.0001 s" in body
+    assert b"expected an answer within 0.001 s" in body
 
 
 def test_answer_that_is_still_being_read_when_the_server_ends_arrives_whole(
     tmp_path: Path,
 ) -> None:
-    noise = np.random.default_rng(1).integers(0, 256, (600, 600), np.uint8)
-    image = encode(Image.fromarray(noise), "JPEG", quality=1)
+    image = encode(noise(600, 600, 1, seed=1), "JPEG", quality=1)
     with (
         serve(tmp_path, models="denoiser", workers=1) as server,
         socket.socket() as slow,

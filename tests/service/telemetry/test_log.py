@@ -13,10 +13,9 @@ from typing import Any
 import httpx
 import pytest
 
+from service.call import Call
 from service.errors import StartError
-from service.protocols.request import Request
-from service.telemetry.log import configure_logging, log_request, logger, stop_on_error
-from tests.asgi import request
+from service.telemetry.log import configure_logging, log_call, logger, stop_on_error
 from tests.drawing import encode, gradient
 from tests.server import Server, serve
 
@@ -35,17 +34,17 @@ def _logging_as_before(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     root.handlers[:], root.level = before
 
 
-def asked(path: str) -> Request:
-    return request(method="GET", path=path, headers={"X-Request-ID": "abc"})
+def log_page(path: str) -> None:
+    log_call(Call("page", "abc"), 404, 0.001, method="GET", path=path)
 
 
-def classified() -> Request:
-    answered = request(path="/classify", headers={"X-Request-ID": "abc"})
-    answered.model, answered.version = "bags", "2"
-    answered.images, answered.batch_size = 2, 4
+def log_classified() -> None:
+    call = Call("classify", "abc")
+    call.token, call.model, call.version, call.task = "shop", "bags", "2", "classification"
+    call.items, call.batch_size = 2, 4
     for stage, seconds in (("decode", 0.001), ("queue", 0.002), ("decode", 0.0005)):
-        answered.stages.append((stage, 0.0, seconds))
-    return answered
+        call.stages.append((stage, 0.0, seconds))
+    log_call(call, 200, 0.0123456, method="POST", path="/classify")
 
 
 def written(capsys: pytest.CaptureFixture[str]) -> str:
@@ -62,28 +61,32 @@ def as_json(capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
 
 def test_request_is_one_line_of_text(capsys: pytest.CaptureFixture[str]) -> None:
     configure_logging("text")
-    log_request(classified(), 200, 0.0123456)
+    log_classified()
     assert written(capsys).partition(" INFO ")[2] == (
-        "request request_id=abc method=POST path=/classify status=200 ms=12.346 model=bags "
-        "version=2 images=2 batch_size=4 decode_ms=1.5 queue_ms=2.0"
+        "request request_id=abc protocol=classify method=POST path=/classify status=200 ms=12.346 "
+        "token=shop model=bags version=2 task=classification images=2 batch_size=4 "
+        "decode_ms=1.5 queue_ms=2.0"
     )
 
 
 def test_request_is_one_object_of_json(capsys: pytest.CaptureFixture[str]) -> None:
     configure_logging("json")
-    log_request(classified(), 200, 0.0123456)
+    log_classified()
     fields = as_json(capsys)
     moment = fields.pop("time")
     assert fields == {
         "level": "info",
         "message": "request",
         "request_id": "abc",
+        "protocol": "classify",
         "method": "POST",
         "path": "/classify",
         "status": 200,
         "ms": 12.346,
+        "token": "shop",
         "model": "bags",
         "version": "2",
+        "task": "classification",
         "images": 2,
         "batch_size": 4,
         "decode_ms": 1.5,
@@ -119,9 +122,9 @@ def test_request_without_a_model_has_no_fields_of_models(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     configure_logging("json")
-    log_request(asked("/nowhere"), 404, 0.001)
-    expected = {"time", "level", "message", "request_id", "method", "path", "status", "ms"}
-    assert set(as_json(capsys)) == expected
+    log_page("/nowhere")
+    expected = {"time", "level", "message", "request_id", "protocol", "method", "path", "status"}
+    assert set(as_json(capsys)) == expected | {"ms"}
 
 
 @pytest.mark.parametrize("log_format", ["text", "json"])
@@ -132,14 +135,14 @@ def test_hostile_path_stays_in_its_line(
     capsys: pytest.CaptureFixture[str], log_format: str, path: str
 ) -> None:
     configure_logging(log_format)
-    log_request(asked(path), 404, 0.001)
+    log_page(path)
     assert written(capsys).isprintable()
 
 
 @pytest.mark.parametrize("path", ["/a\nb", "/a b", '/a"b', "/é"])
 def test_path_is_unchanged_in_json(capsys: pytest.CaptureFixture[str], path: str) -> None:
     configure_logging("json")
-    log_request(asked(path), 404, 0.001)
+    log_page(path)
     assert as_json(capsys)["path"] == path
 
 
@@ -151,7 +154,7 @@ def test_text_quotes_ambiguous_values(
     capsys: pytest.CaptureFixture[str], path: str, quoted: str
 ) -> None:
     configure_logging("text")
-    log_request(asked(path), 404, 0.001)
+    log_page(path)
     assert f"path={quoted} status=404" in written(capsys)
 
 
