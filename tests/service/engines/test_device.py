@@ -39,11 +39,24 @@ def test_auto_without_a_gpu_is_the_cpu() -> None:
 
 def see_gpus(monkeypatch: pytest.MonkeyPatch, count: Callable[[], int]) -> None:
     """Let the machine have a device file, and the backend count its GPUs so."""
+    monkeypatch.setattr("service.engines.device.may_have_gpu", lambda: True)
     monkeypatch.setattr("service.engines.device.visible_gpus", lambda: ["0"])
     monkeypatch.setattr("service.engines.device.may_have_gpu", lambda: True)
     monkeypatch.setattr("service.engines.device.keras_is_installed", lambda: True)
     monkeypatch.setattr("service.engines.device.let_memory_grow", lambda: None)
     monkeypatch.setattr("service.engines.device.count_gpus", count)
+
+
+def test_gpu_without_a_device_file_is_told_before_a_backend_is_loaded(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def count() -> int:
+        raise AssertionError("no backend is loaded")
+
+    see_gpus(monkeypatch, count)
+    monkeypatch.setattr("service.engines.device.may_have_gpu", lambda: False)
+    with pytest.raises(SettingsError, match="expected a GPU, found no device file of one"):
+        choose_device("gpu")
 
 
 @pytest.mark.parametrize("error", [ImportError, ValueError, RuntimeError])
