@@ -6,9 +6,8 @@ OTEL_SERVICE_NAME and OTEL_TRACES_SAMPLER (opentelemetry.io, "Environment Variab
 
 import os
 import time
-from collections.abc import Iterable, Mapping
-
-from starlette.types import ASGIApp
+from collections.abc import Mapping
+from typing import Any
 
 from service.call import Call
 from service.errors import SettingsError
@@ -23,31 +22,23 @@ def is_configured(environment: Mapping[str, str] = os.environ) -> bool:
     return any(environment.get(name) for name in ENDPOINTS)
 
 
-def traced(app: ASGIApp, untraced_paths: Iterable[str]) -> ASGIApp:
-    """Wrap the app in a span per request; raises SettingsError for an unsupported protocol."""
+def start() -> Any:
+    """Make this process's TracerProvider; raises SettingsError for an unsupported protocol."""
     for name in PROTOCOLS:
         if os.environ.get(name, HTTP) != HTTP:
             raise SettingsError(f"{name}: expected {HTTP}, got {os.environ[name]!r:.80}")
     # Imported only here: tracing that is off costs no memory and no start time.
     from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
-    from opentelemetry.instrumentation.asgi import OpenTelemetryMiddleware
     from opentelemetry.sdk.resources import SERVICE_NAME, OTELResourceDetector, Resource
     from opentelemetry.sdk.trace import TracerProvider
     from opentelemetry.sdk.trace.export import BatchSpanProcessor
     from opentelemetry.trace import set_tracer_provider
-    from opentelemetry.util.http import parse_excluded_urls
 
     resource = Resource({SERVICE_NAME: "vitrine"}).merge(OTELResourceDetector().detect())
     provider = TracerProvider(resource=resource)
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
     set_tracer_provider(provider)
-    middleware: ASGIApp = OpenTelemetryMiddleware(
-        app,
-        tracer_provider=provider,
-        excluded_urls=parse_excluded_urls(",".join(untraced_paths)),
-        exclude_spans=["receive", "send"],
-    )
-    return middleware
+    return provider
 
 
 def close() -> None:

@@ -38,9 +38,8 @@ ENTRIES = {"service.__main__", "service.service", "training.__main__"}
 TRAINING_TAKES = {"artifacts", "pixels", "tasks", "engines", "errors"}
 ASGI = {"ASGIApp", "Message", "Receive", "Scope", "Send"}
 ASGI_ROOMS = {"server", "protocols"}
-# BentoML's `to_asgi` is overridden, and has such a result; OpenTelemetry's middleware is made
-# around one.
-ASGI_BESIDES = {"service.service": {"ASGIApp"}, "service.telemetry.tracing": {"ASGIApp"}}
+# BentoML's `to_asgi` is overridden, and has such a result.
+ASGI_BESIDES = {"service.service": {"ASGIApp"}}
 TASK_ROOMS = ("service.tasks", "training.tasks")
 # Parts of a manifest that are one task's own.
 OF_ONE_TASK = {
