@@ -2,6 +2,7 @@
 
 import argparse
 import os
+from functools import cache
 from typing import Any
 
 EPILOG = "Everything else is set in the environment, by variables that begin with VITRINE_."
@@ -36,13 +37,17 @@ def main() -> None:
         serve(read_settings(), arguments.host, arguments.port, _bentoml_schema)
 
 
+@cache
 def _bentoml_schema() -> dict[str, Any]:
     # Only when it is asked for: BentoML takes longer to import than all that a worker loads.
+    from service.server.app import settle
     from service.service import SETTINGS, bentoml_schema
     from service.telemetry.log import configure_logging
 
     configure_logging(SETTINGS.log_format)  # BentoML has configured its own
-    return bentoml_schema()
+    schema = bentoml_schema()
+    settle()  # what BentoML has brought will stay, too
+    return schema
 
 
 if __name__ == "__main__":
