@@ -189,15 +189,16 @@ TABLE = [
 ]
 
 
-@pytest.fixture(params=SERVERS)
+@pytest.fixture(scope="module", params=SERVERS)
 def asked(request: pytest.FixtureRequest) -> Server:
     """Each of the two servers."""
     server: Server = request.getfixturevalue(request.param)
     return server
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def client(asked: Server) -> Iterator[httpx.Client]:
+    """A client whose connection is kept, whatever was answered before."""
     with asked.client() as client:
         yield client
 
