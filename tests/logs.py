@@ -25,8 +25,13 @@ class Log(logging.Handler):
 
 @contextlib.contextmanager
 def kept_log() -> Iterator[Log]:
-    """Keep what is logged from now on; an app that starts configures the logger again."""
+    """Keep what is logged inside the block, from the level that a server logs from."""
     log = Log()
+    before = logger.level
     logger.addHandler(log)
-    yield log
-    logger.removeHandler(log)
+    logger.setLevel(logging.INFO)
+    try:
+        yield log
+    finally:
+        logger.removeHandler(log)
+        logger.setLevel(before)

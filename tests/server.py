@@ -3,12 +3,13 @@
 import contextlib
 import json
 import os
+import secrets
 import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ import httpx
 CHECKOUT = Path(__file__).resolve().parent.parent
 START_TIMEOUT_S = 120
 STOP_TIMEOUT_S = 60
+CLIENT_TIMEOUT_S = 60  # on a busy machine an answer may take longer than the 5 s of httpx
 
 
 @dataclass
@@ -30,7 +32,15 @@ class Server:
 
     def client(self) -> httpx.Client:
         """A client with keep-alive; the caller closes it."""
-        return httpx.Client(base_url=self.url, timeout=60)
+        return httpx.Client(base_url=self.url, timeout=CLIENT_TIMEOUT_S)
+
+    def get(self, path: str, headers: Mapping[str, str] | None = None) -> httpx.Response:
+        """The answer to a GET on a connection of its own."""
+        return httpx.get(self.url + path, headers=headers, timeout=CLIENT_TIMEOUT_S)
+
+    def post(self, path: str, **request: Any) -> httpx.Response:
+        """The answer to a POST on a connection of its own; `request` is what httpx takes."""
+        return httpx.post(self.url + path, timeout=CLIENT_TIMEOUT_S, **request)
 
     def log_lines(self) -> list[dict[str, Any]]:
         """The JSON log lines so far."""
@@ -71,11 +81,16 @@ def bentoml_command(port: int) -> list[str]:
 
 
 def free_port() -> int:
-    """A port that nothing listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A port that nothing listens on.
+
+    It is not one of those that Linux gives to connections: while the server starts, a client that
+    runs beside it could get it.
+    """
+    while True:
+        port = 10_000 + secrets.randbelow(20_000)  # other than random's, no test sets its seed
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 @contextlib.contextmanager

@@ -3,6 +3,7 @@
 A new model is tested by being there.
 """
 
+import functools
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from service.artifacts.manifest import (
 )
 from service.engines.device import open_engine
 from service.engines.engine import Engine
+from service.engines.keras import KerasEngine
 from service.inference.model import Model
 from service.pixels.preprocess import Floats, preprocess
 from service.settings import Settings
@@ -35,11 +37,15 @@ MIN_LABEL_AGREEMENT = 0.99
 MAX_LOSSES = {"accuracy": 0.005, "psnr_db": 0.1}
 """What an engine may cost, by the measure of its task."""
 
-every_model = pytest.mark.parametrize(
-    "folder", FOLDERS, ids=lambda folder: f"{folder.parent.name}/{folder.name}"
-)
+
+@pytest.fixture(scope="module", params=FOLDERS, ids=lambda path: f"{path.parent.name}/{path.name}")
+def folder(request: pytest.FixtureRequest) -> Path:
+    """Every artifact's folder; all tests of one run before those of the next."""
+    found: Path = request.param
+    return found
 
 
+@functools.lru_cache(maxsize=3)  # an artifact's: for its CPU, for its GPU, and in float32
 def opened(folder: Path, name: EngineName) -> Engine:
     """One engine of an artifact; skips where this environment lacks what it needs."""
     if name.startswith("keras"):
@@ -88,31 +94,26 @@ def test_models_are_there_to_be_tested() -> None:
     assert FOLDERS
 
 
-@every_model
 def test_model_lies_in_the_folder_of_its_name_and_version(folder: Path) -> None:
     manifest = read_manifest(folder, TASKS)
     assert (folder.parent.name, folder.name) == (manifest.name, manifest.version)
 
 
-@every_model
 def test_manifest_is_as_it_would_be_written_today(folder: Path, tmp_path: Path) -> None:
     write_manifest(tmp_path, read_manifest(folder, TASKS))
     written, there = (each / MANIFEST_FILE for each in (tmp_path, folder))
     assert written.read_text() == there.read_text()
 
 
-@every_model
 def test_checksums_hold(folder: Path) -> None:
     verify(Artifact(folder, read_manifest(folder, TASKS)))
 
 
-@every_model
 def test_folder_holds_what_the_manifest_lists_and_nothing_else(folder: Path) -> None:
     listed = {*read_manifest(folder, TASKS).files, "manifest.json"}
     assert {path.name for path in folder.iterdir()} == listed
 
 
-@every_model
 def test_files_are_small_enough_for_the_repository(folder: Path) -> None:
     too_large = {
         path.name: path.stat().st_size
@@ -122,7 +123,6 @@ def test_files_are_small_enough_for_the_repository(folder: Path) -> None:
     assert not too_large
 
 
-@every_model
 def test_card_shows_the_parameters_and_the_accuracy(folder: Path) -> None:
     manifest, card = read_manifest(folder, TASKS), (folder / "README.md").read_text()
     assert f"`{manifest.name}`, version {manifest.version}" in card
@@ -131,7 +131,6 @@ def test_card_shows_the_parameters_and_the_accuracy(folder: Path) -> None:
         assert f"accuracy **{manifest.metrics['accuracy']:.4f}**" in card
 
 
-@every_model
 def test_cards_figures_are_there(folder: Path) -> None:
     shown = [part.partition(")")[0] for part in (folder / "README.md").read_text().split("](")[1:]]
     assert shown
@@ -140,14 +139,12 @@ def test_cards_figures_are_there(folder: Path) -> None:
             assert image.format == "PNG"
 
 
-@every_model
 def test_model_is_no_smoke_run(folder: Path) -> None:
     training = read_manifest(folder, TASKS).training
     assert training.arguments["smoke"] is False
     assert training.dataset_sha256
 
 
-@every_model
 @pytest.mark.parametrize("device", ["cpu", "gpu"])
 def test_sample_is_answered_as_recorded(folder: Path, device: Device) -> None:
     artifact = Artifact(folder, read_manifest(folder, TASKS))
@@ -158,7 +155,6 @@ def test_sample_is_answered_as_recorded(folder: Path, device: Device) -> None:
     model.close()
 
 
-@every_model
 def test_recorded_answer_is_one_of_the_labels_or_a_file(folder: Path) -> None:
     manifest = read_manifest(folder, TASKS)
     expected = manifest.sample.expected
@@ -168,7 +164,6 @@ def test_recorded_answer_is_one_of_the_labels_or_a_file(folder: Path) -> None:
         assert manifest.task.labels[expected.index] == expected.label
 
 
-@every_model
 @pytest.mark.parametrize("device", ["cpu", "gpu"])
 def test_engine_that_is_served_costs_no_more_than_it_may(folder: Path, device: Device) -> None:
     manifest = read_manifest(folder, TASKS)
@@ -181,7 +176,6 @@ def test_engine_that_is_served_costs_no_more_than_it_may(folder: Path, device: D
     assert served.get("label_agreement", 1.0) >= MIN_LABEL_AGREEMENT
 
 
-@every_model
 def test_engine_that_is_served_answers_as_the_float_network_does(folder: Path) -> None:
     manifest = read_manifest(folder, TASKS)
     served = manifest.engine["cpu"]
@@ -190,7 +184,6 @@ def test_engine_that_is_served_answers_as_the_float_network_does(folder: Path) -
     assert np.abs(ours - exact).max() <= manifest.engines[served].max_abs_difference + TOLERANCE
 
 
-@every_model
 def test_answer_does_not_depend_on_the_batch_around_it(folder: Path) -> None:
     batch = inputs(folder)
     engine = opened(folder, read_manifest(folder, TASKS).engine["cpu"])
@@ -198,11 +191,7 @@ def test_answer_does_not_depend_on_the_batch_around_it(folder: Path) -> None:
     np.testing.assert_allclose(predict(engine, folder, batch), np.concatenate(alone), atol=1e-5)
 
 
-@every_model
 def test_network_has_the_parameters_of_the_manifest(folder: Path) -> None:
-    keras = pytest.importorskip("keras", reason="the .keras file needs Keras and a backend")
-    manifest = read_manifest(folder, TASKS)
-    file = manifest.engines["keras"].file
-    assert file is not None
-    network = keras.saving.load_model(folder / file, compile=False)
-    assert network.count_params() == manifest.parameters
+    engine = opened(folder, "keras")
+    assert isinstance(engine, KerasEngine)
+    assert engine.network.count_params() == read_manifest(folder, TASKS).parameters

@@ -19,8 +19,9 @@ from tests.observability.files import RULES, read_yaml
 from tests.programs import program
 from tests.server import CHECKOUT, Server, free_port
 
-START_TIMEOUT_S = 20
-INTERVAL = "1s"
+START_TIMEOUT_S = 120
+PATIENCE_S = 300  # only ever waited for in full where a test fails
+INTERVAL = "2s"  # also how long a scrape may take
 PAUSE_S = 0.1
 IMAGES_PER_FORM = 64
 # So that what needs a day, a week or hours of history has enough after seconds.
@@ -44,9 +45,9 @@ class Prometheus:
         found = self.get("query", query=query)["result"]
         return any(not math.isnan(float(series["value"][1])) for series in found)
 
-    def unanswered(self, queries: set[str], within_s: float) -> set[str]:
+    def unanswered(self, queries: set[str]) -> set[str]:
         """Those of the queries that have no number even after some time."""
-        deadline = time.monotonic() + within_s
+        deadline = time.monotonic() + PATIENCE_S
         while queries and time.monotonic() < deadline:
             queries = {query for query in queries if not self.has_number(query)}
             time.sleep(PAUSE_S)

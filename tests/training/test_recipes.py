@@ -58,7 +58,12 @@ RUNS = {
     "hand-signs": Run(("hand-signs", "--data", "data/signs"), 182_950),
     "denoiser": Run(("denoiser",), None, figure="before-after.png"),
 }
-CLASSIFIERS = [name for name in RUNS if name != "denoiser"]
+# One of each task is enough to see that nothing broke; the others take as long again.
+QUICK = ("fashion-mnist-mlp", "denoiser")
+NAMES = [
+    pytest.param(name, marks=() if name in QUICK else pytest.mark.slow, id=name) for name in RUNS
+]
+CLASSIFIERS = [name for name in NAMES if name.id != "denoiser"]
 
 
 class Trainer:
@@ -122,7 +127,7 @@ def answered(folder: Path) -> Any:
     return asyncio.run(ask())
 
 
-@pytest.mark.parametrize("name", RUNS)
+@pytest.mark.parametrize("name", NAMES)
 def test_recipe_writes_a_whole_artifact(name: str, trainer: Trainer) -> None:
     folder = trainer.artifact(name)
     files = {path.name for path in folder.iterdir()}
@@ -140,6 +145,7 @@ def test_denoiser_has_at_most_300_000_parameters(trainer: Trainer) -> None:
     assert trainer.manifest("denoiser").parameters <= 300_000
 
 
+@pytest.mark.slow
 def test_same_command_gives_the_same_metrics(trainer: Trainer, tmp_path: Path) -> None:
     command = RUNS["fashion-mnist-mlp"].command
     assert main([*command, "--smoke", "--out", str(tmp_path)]) == 0
@@ -147,13 +153,13 @@ def test_same_command_gives_the_same_metrics(trainer: Trainer, tmp_path: Path) -
     assert again.metrics == trainer.manifest("fashion-mnist-mlp").metrics
 
 
-@pytest.mark.parametrize("name", RUNS)
+@pytest.mark.parametrize("name", NAMES)
 def test_recipe_leaves_no_checkpoints(name: str, trainer: Trainer) -> None:
     trainer.artifact(name)
     assert not Path(".checkpoints").exists()
 
 
-@pytest.mark.parametrize("name", RUNS)
+@pytest.mark.parametrize("name", NAMES)
 def test_manifest_records_the_command(name: str, trainer: Trainer) -> None:
     training = trainer.manifest(name).training
     assert training.recipe == RUNS[name].command[0]
@@ -162,7 +168,7 @@ def test_manifest_records_the_command(name: str, trainer: Trainer) -> None:
     assert "data" not in training.arguments
 
 
-@pytest.mark.parametrize("name", RUNS)
+@pytest.mark.parametrize("name", NAMES)
 def test_manifest_records_the_checksum_of_every_data_file(name: str, trainer: Trainer) -> None:
     files = {
         "hand-signs": set(hand_signs.FILES),
@@ -213,6 +219,7 @@ def test_mlp_carries_the_standardisation_of_its_training_images(trainer: Trainer
 STANDARDISED = ("fashion-mnist-mlp", "hand-signs")
 
 
+@pytest.mark.slow
 def test_hand_signs_are_standardised(trainer: Trainer) -> None:
     scale = trainer.manifest("hand-signs").input.scale
     pixels, _ = hand_signs.read_split(trainer.models.parent / "data" / "signs", "train")
@@ -220,11 +227,12 @@ def test_hand_signs_are_standardised(trainer: Trainer) -> None:
     assert scale.deviation == pytest.approx(pixels.std() / 255)
 
 
-@pytest.mark.parametrize("name", [name for name in RUNS if name not in STANDARDISED])
+@pytest.mark.parametrize("name", [name for name in NAMES if name.id not in STANDARDISED])
 def test_other_networks_take_pixels_from_0_to_1(name: str, trainer: Trainer) -> None:
     assert trainer.manifest(name).input.scale == Scale()
 
 
+@pytest.mark.slow
 def test_cnn_is_compared_with_its_siblings(trainer: Trainer) -> None:
     cnn = trainer.manifest("fashion-mnist")
     for name in SIBLINGS:

@@ -206,16 +206,14 @@ def started(folder: Path, port: int, **settings: object) -> Iterator[Start]:
 def failed_start(
     *arguments: str,
     limits: str = "true",
-    metrics_folder: Path | None = None,
     **settings: object,
 ) -> str:
     """What a server writes that cannot start; `limits` is a shell command to run before."""
-    shared = {} if metrics_folder is None else {"PROMETHEUS_MULTIPROC_DIR": str(metrics_folder)}
     server = shlex.join([sys.executable, "-m", "service", "--port", "0", *arguments])
     ran = subprocess.run(
         ["sh", "-c", f"{limits}; exec {server}"],
         cwd=CHECKOUT,
-        env=environment(**settings) | shared,
+        env=environment(**settings),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -277,13 +275,13 @@ def test_start_without_a_usable_temporary_folder_ends_with_one_line() -> None:
 
 
 def test_metrics_folder_that_is_missing_stops_the_start_with_one_line(tmp_path: Path) -> None:
-    (line,) = failed_start(metrics_folder=tmp_path / "missing").splitlines()
+    (line,) = failed_start(metrics_dir=tmp_path / "missing").splitlines()
     assert line.startswith("error: cannot start: ")
     assert str(tmp_path / "missing") in line
 
 
 def test_metrics_files_that_cannot_be_written_stop_the_start_with_one_line(tmp_path: Path) -> None:
-    output = failed_start(limits="ulimit -f 0", metrics_folder=tmp_path, workers=1)
+    output = failed_start(limits="ulimit -f 0", metrics_dir=tmp_path, workers=1)
     (line,) = output.splitlines()
     assert line == "error: cannot start: [Errno 27] File too large"
 

@@ -203,7 +203,11 @@ def test_lines_of_libraries_are_json_with_their_loggers_name(
     assert fields["message"] == "invalid request of 7 bytes"
 
 
-def test_what_bentoml_has_configured_is_replaced(capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_bentoml_has_configured_is_replaced(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # dictConfig closes every handler that there is, and absl's then closes pytest's own stderr.
+    monkeypatch.setattr(logging, "_handlerList", [])
     plain = {"class": "logging.StreamHandler"}
     library = logging.getLogger("some.library")
     bentoml = {"handlers": ["plain"], "level": "INFO", "propagate": False}
