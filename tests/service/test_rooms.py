@@ -38,8 +38,6 @@ ENTRIES = {"service.__main__", "service.service", "training.__main__"}
 TRAINING_TAKES = {"artifacts", "pixels", "tasks", "engines", "errors"}
 ASGI = {"ASGIApp", "Message", "Receive", "Scope", "Send"}
 ASGI_ROOMS = {"server", "protocols"}
-# BentoML's `to_asgi` is overridden, and has such a result.
-ASGI_BESIDES = {"service.service": {"ASGIApp"}}
 TASK_ROOMS = ("service.tasks", "training.tasks")
 # Parts of a manifest that are one task's own.
 OF_ONE_TASK = {
@@ -109,7 +107,7 @@ def asgi_names(module: str, tree: ast.Module) -> set[str]:
     names = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
     names |= {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
     names |= {name for _, name in imports(tree)}
-    return (names & ASGI) - ASGI_BESIDES.get(module, set())
+    return names & ASGI
 
 
 def questions(tree: ast.Module) -> list[str]:
@@ -150,11 +148,6 @@ def test_imports_point_downwards(module: str) -> None:
 @pytest.mark.parametrize("module", [name for name in SERVICE if name != "service"])
 def test_asgi_is_for_protocols_and_server_alone(module: str) -> None:
     assert asgi_names(module, SERVICE[module]) == set()
-
-
-def test_every_exception_for_asgi_is_still_one() -> None:
-    for module, names in ASGI_BESIDES.items():
-        assert names <= {name for _, name in imports(SERVICE[module])}
 
 
 @pytest.mark.parametrize("module", SERVICE)

@@ -1,0 +1,99 @@
+"""Vitrine inside BentoML: its server's seam, and calls that come without HTTP."""
+
+import atexit
+import contextlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from http import HTTPStatus
+from typing import Any
+
+import bentoml
+from _bentoml_sdk import Service  # private: the one seam outside of all of BentoML's middlewares
+from bentoml.exceptions import BentoMLException
+from PIL import Image
+from starlette.types import ASGIApp
+
+from service.call import Call
+from service.errors import VitrineError
+from service.server.app import IN_PROCESS, App
+from service.server.front import Front, traced
+from service.tasks.task import Answer, Task
+from service.telemetry.log import configure_logging, stop_on_error
+from service.telemetry.stderr import logged_stderr
+
+_METRICS_DIR = "VITRINE_METRICS_DIR"
+
+
+class FrontedService(Service[Any]):
+    """A BentoML service whose instance has an `app`: on a main port only its front answers."""
+
+    instance: Any = None
+
+    def inject_config(self) -> None:
+        """In the parent of the workers, make the folder in which they share their metrics."""
+        super().inject_config()
+        if not is_worker() and _METRICS_DIR not in os.environ:
+            folder = tempfile.mkdtemp(prefix="vitrine-metrics-")
+            atexit.register(shutil.rmtree, folder, ignore_errors=True)
+            os.environ[_METRICS_DIR] = folder
+
+    def __call__(self) -> Any:
+        """Start one worker, or an instance in this process."""
+        self.instance = super().__call__()
+        return self.instance
+
+    def to_asgi(self, is_main: bool = True) -> ASGIApp:
+        """Wrap BentoML's app in the front; a dependency is called by BentoML's own app."""
+        inner: ASGIApp = super().to_asgi(is_main)
+        return traced(Front(self._app, inner)) if is_main else inner
+
+    def _app(self) -> App | None:
+        return None if self.instance is None else self.instance.app
+
+
+def is_worker() -> bool:
+    """Whether this process is a worker of `bentoml serve`."""
+    return bentoml.server_context.worker_index is not None
+
+
+@contextlib.contextmanager
+def starting(log_format: str) -> Iterator[None]:
+    """End the process with one line where the block cannot start; log what libraries print.
+
+    To be entered after BentoML has configured its logging.
+    """
+    configure_logging(log_format)
+    with stop_on_error(), logged_stderr():
+        yield
+
+
+async def infer(
+    app: App,
+    task: type[Task[Any, Any]],
+    image: Image.Image,
+    model: str | None,
+    **options: object,
+) -> tuple[Answer, Call]:
+    """Answer an image in this process, with the task's default model if none is named.
+
+    Raises BentoMLException, with the status that HTTP would have, for every VitrineError.
+    """
+    call = Call(IN_PROCESS, timeout_s=app.settings.request_timeout_s)
+    status: int = HTTPStatus.INTERNAL_SERVER_ERROR
+    try:
+        found = app.registry.select_for(task, model, call)
+        parsed = found.task.parse_options(_as_text(options))
+        answer = await app.registry.infer(call.model, call.version, image, call, parsed)
+        status = HTTPStatus.OK
+        return answer, call
+    except VitrineError as error:
+        status = error.status
+        raise BentoMLException(str(error), error_code=HTTPStatus(status)) from error
+    finally:
+        app.dispatcher.conclude(call, status)
+
+
+def _as_text(options: Mapping[str, object]) -> dict[str, str]:
+    return {name: str(value) for name, value in options.items()}
