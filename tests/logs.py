@@ -25,8 +25,10 @@ class Log(logging.Handler):
 
 @contextlib.contextmanager
 def kept_log() -> Iterator[Log]:
-    """Keep what is logged from now on; an app that starts configures the logger again."""
-    log = Log()
+    """Keep what is logged from now on."""
+    log, level = Log(), logger.level
     logger.addHandler(log)
+    logger.setLevel(logging.INFO)
     yield log
     logger.removeHandler(log)
+    logger.setLevel(level)

@@ -186,7 +186,7 @@ def test_requests_are_counted_by_model_protocol_and_status(app: App) -> None:
 
 def test_label_values_of_metrics_follow_from_the_routes(app: App) -> None:
     protocols = {protocol for _, _, protocol, _ in app.metrics.requests}
-    assert protocols == {"classify", "denoise", "v1", "page", IN_PROCESS}
+    assert protocols == {"classify", "denoise", "v1", "page", IN_PROCESS, "other"}
 
 
 def test_scans_make_no_new_series(client: httpx.Client) -> None:
