@@ -20,9 +20,9 @@ from service.server.app import App
 from service.settings import Settings
 from service.tasks import TASKS
 from tests.drawing import image_of, pixels
-from tests.exposition import Series, parsed, value
+from tests.exposition import parsed, value
 from tests.server import CHECKOUT, Server, command, environment, free_port, running, serve
-from tests.service.protocols.test_native import PNG, PREDICT, SAMPLE, upload
+from tests.service.protocols.test_native import SAMPLE, upload
 
 MODEL = "fashion-mnist-mlp"
 PHOTO = CHECKOUT / "models/fashion-mnist/1/sample.png"
@@ -264,7 +264,6 @@ def ask_shop(shop: Server, route: str, **fields: str) -> httpx.Response:
     return httpx.post(f"{shop.url}/{route}", files=upload(SAMPLE), data=fields, timeout=60)
 
 
-@pytest.mark.xdist_group("bentoml")
 def test_another_service_may_depend_on_ours(shop: Server, client: httpx.Client) -> None:
     form = {"model": MODEL, "top_k": "2"}
     posted = client.post("/classify", files=upload(SAMPLE), data=form).json()
@@ -276,7 +275,6 @@ def test_another_service_may_depend_on_ours(shop: Server, client: httpx.Client) 
     assert "request protocol=bentoml status=200" in shop.log.read_text()
 
 
-@pytest.mark.xdist_group("bentoml")
 def test_images_come_back_to_a_service_that_depends_on_ours(
     shop: Server, client: httpx.Client
 ) -> None:
@@ -286,7 +284,6 @@ def test_images_come_back_to_a_service_that_depends_on_ours(
     assert (pixels(image_of(answer.content)) == pixels(image_of(posted))).all()
 
 
-@pytest.mark.xdist_group("bentoml")
 @pytest.mark.parametrize(
     ("model", "top_k", "code", "error"),
     [
@@ -302,24 +299,3 @@ def test_error_reaches_a_service_that_depends_on_ours(
     assert answer.status_code == 200, answer.text
     assert answer.json()["code"] == code
     assert error in answer.json()["error"]
-
-
-@pytest.mark.xdist_group("bentoml")
-def test_workers_of_bentoml_tell_of_all_of_them(bentoml_server: Server) -> None:
-    def scrape() -> Series:
-        return parsed(httpx.get(f"{bentoml_server.url}/metrics").text)
-
-    # `bentoml serve` is ready with its first worker.
-    while value(scrape(), "vitrine_workers_ready") < 2:
-        time.sleep(0.1)
-    before = scrape()
-    for _ in range(20):  # each on a new connection, so that both workers get some
-        answer = httpx.post(f"{bentoml_server.url}{PREDICT}", content=SAMPLE, headers=PNG)
-        assert answer.status_code == 200
-    for after in (scrape() for _ in range(10)):
-        for name, labels in (
-            ("vitrine_requests_total", {"protocol": "v1", "status": "200"}),
-            ("vitrine_predictions_total", {"label": "Trouser", "model": "fashion-mnist"}),
-        ):
-            assert value(after, name, **labels) - value(before, name, **labels) == 20
-        assert value(after, "vitrine_workers_ready") == value(after, "vitrine_workers") == 2
