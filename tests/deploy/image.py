@@ -126,14 +126,16 @@ def pip_arguments(folder: Path) -> list[str]:
         for found in map(named.fullmatch, lines)
         if found
     }
-    files = set()
+    files: dict[str, str] = {}
     for name, words in options.items():
         local = {word for word in words if word.startswith(("/", "file:"))}
-        files |= {word for word in local if Path(word).is_file()}
-        options[name] = [word for word in words if word not in local - files]  # no local indexes
+        # buildah leaves the mount points in the image: in /mnt none of them looks like pip.
+        files |= {word: f"/mnt/{Path(word).name}" for word in local if Path(word).is_file()}
+        kept = [word for word in words if word in files or word not in local]  # no local indexes
+        options[name] = [files.get(word, word) for word in kept]
     lines = [f"{name} = {' '.join(words)}" for name, words in options.items() if words]
     (folder / "pip.conf").write_text("\n".join(["[global]", *lines, ""]))
-    volumes = [part for file in sorted(files) for part in ("--volume", f"{file}:{file}:ro")]
+    volumes = [part for file, there in files.items() for part in ("--volume", f"{file}:{there}:ro")]
     return ["--secret", f"id=pip.conf,src={folder / 'pip.conf'}", *volumes]
 
 

@@ -197,8 +197,11 @@ def difference(
 def test_pages_and_metrics(container: Container) -> None:
     page = container.client.get("/")
     assert page.status_code == httpx.codes.OK
-    assert "swagger" in page.text.lower()
+    files = re.findall(r'(?:href|src)="(static_content/[^"]+)"', page.text)
+    assert files
+    assert {container.client.get(f"/{file}").status_code for file in files} == {httpx.codes.OK}
     assert "/classify" in container.client.get("/docs.json").json()["paths"]
+    assert container.client.get("/schema.json").json()["name"] == "vitrine"  # imports BentoML
     models = re.findall(
         r'^vitrine_model_info\{.*model="([^"]+)"', container.client.get("/metrics").text, re.M
     )

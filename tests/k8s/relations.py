@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import yaml
 
-from service.protocols import health
+from service.protocols import health, pages
 from tests.k8s.manifests import (
     K8S,
     Manifest,
@@ -17,7 +17,7 @@ from tests.k8s.manifests import (
 )
 from tests.k8s.routing import backends
 
-PROBES = [route.path for route in health.ROUTES]
+INSIDE = [route.path for route in (*health.ROUTES, *pages.ROUTES)]
 # Made by hand before the first `kubectl apply`: tokens are in no repository.
 SECRETS = {"vitrine-api-tokens": {"tokens"}, "vitrine-load-test-token": {"token"}}
 
@@ -191,11 +191,11 @@ def eviction_is_possible(manifests: Manifests) -> list[str]:
 
 
 def only_clients_routes_are_public(manifests: Manifests) -> list[str]:
-    """Probes and metrics need no token."""
+    """Probes, metrics and the page are for those inside; the first two need no token."""
     return [
         f"{title(route)} publishes {path}"
         for route in of_kind(manifests, "HTTPRoute")
-        for path in PROBES
+        for path in INSIDE
         if backends(route, path)
     ]
 

@@ -8,6 +8,7 @@ import yaml
 
 from service.artifacts.manifest import Manifest as ModelManifest
 from service.artifacts.manifest import read_manifest
+from service.protocols import catalog, native
 from service.tasks import TASKS
 from tests.k8s.conftest import CPU
 from tests.k8s.manifests import (
@@ -170,7 +171,7 @@ def test_split_puts_vgg16_on_gpus(rendered: dict[str, Manifests], model: ModelMa
 
 
 @pytest.mark.parametrize("model", MODELS, ids=lambda model: model.name)
-@pytest.mark.parametrize("path", [":predict", "/versions/1:predict"])
+@pytest.mark.parametrize("path", [":predict", "/versions/1:predict", "", "/versions/1"])
 def test_split_routes_to_the_pods_that_serve(
     rendered: dict[str, Manifests], model: ModelManifest, path: str
 ) -> None:
@@ -181,9 +182,10 @@ def test_split_routes_to_the_pods_that_serve(
     assert reached == served_by(manifests)[model.name]
 
 
-@pytest.mark.parametrize("path", ["/classify", "/denoise", "/v1/models"])
+@pytest.mark.parametrize("path", [route.path for route in (*native.routes(), *catalog.ROUTES)])
 def test_routes_for_clients_are_public(manifests: Manifests, path: str) -> None:
-    assert backends(named(manifests, "HTTPRoute/vitrine"), path)
+    asked = path.format(name="hand-signs", version="1")
+    assert backends(named(manifests, "HTTPRoute/vitrine"), asked)
 
 
 def test_prefix_matches_whole_segments_only(rendered: dict[str, Manifests]) -> None:

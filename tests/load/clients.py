@@ -12,21 +12,17 @@ from locust.contrib.fasthttp import FAILURE_EXCEPTIONS
 from urllib3.filepost import encode_multipart_formdata
 
 from tests.load.answers import (
-    JSON,
-    PNG,
-    TOP_K,
     Answers,
     UnexpectedStatus,
-    WrongAnswer,
     check_error,
     check_headers,
     check_status,
 )
 from tests.load.models import Model
 from tests.load.pictures import Picture
+from tests.load.tasks import JSON, WrongAnswer
 
 NETWORK_TIMEOUT_S = 40.0  # the service itself gives up after 30
-MAX_IMAGES = 6  # in one form
 OVERLOADED = "overloaded"
 """Ends the name under which Locust counts answers of 503 with Retry-After."""
 
@@ -86,31 +82,29 @@ class Client(FastHttpUser):
     def form(self) -> None:
         """A form with one image, to the route for forms."""
         model, picture = self._choose()
-        fields: list[Any] = [("image", _file(picture)), ("model", model.name)]
-        if not model.denoises:
-            fields.append(("top_k", str(TOP_K)))
+        fields: dict[str, Any] = {
+            "image": _file(picture),
+            "model": model.name,
+            **model.task.form_fields,
+        }
         body, content_type = encode_multipart_formdata(fields)
-
-        answers = self.plan.answers
-        check = answers.check_denoised if model.denoises else answers.check_classification
-        path = "/denoise" if model.denoises else "/classify"
-        media_type = PNG if model.denoises else JSON
         self._post(
-            path,
+            model.task.form_route,
             body,
             content_type,
             f"{model.name} form",
-            media_type=media_type,
-            check=partial(check, model, picture),
+            media_type=model.task.media_type,
+            check=partial(self.plan.answers.check_form, model, picture),
         )
 
     @task(10)
     def several(self) -> None:
-        """A form with several images; a denoiser takes one."""
+        """A form with several images, where the task takes several."""
         model, picture = self._choose()
         pictures = [picture]
-        if not model.denoises:
-            pictures = random.choices(model.pictures, k=random.randint(2, MAX_IMAGES))
+        most = model.task.max_images
+        if most > 1:
+            pictures = random.choices(model.pictures, k=random.randint(2, most))
         body, content_type = encode_multipart_formdata([("image", _file(one)) for one in pictures])
         how = "several" if len(pictures) > 1 else "form"
         self._predict(model, how, body, content_type, pictures)
@@ -139,15 +133,13 @@ class Client(FastHttpUser):
     def _predict(
         self, model: Model, how: str, body: bytes, content_type: str, pictures: list[Picture]
     ) -> None:
-        answers = self.plan.answers
-        if model.denoises:
-            check = partial(answers.check_denoised, model, pictures[0])
-        else:
-            check = partial(answers.check_predictions, model, pictures)
-        path = f"/v1/models/{model.name}:predict"
-        media_type = PNG if model.denoises else JSON
         self._post(
-            path, body, content_type, f"{model.name} {how}", media_type=media_type, check=check
+            f"/v1/models/{model.name}:predict",
+            body,
+            content_type,
+            f"{model.name} {how}",
+            media_type=model.task.media_type,
+            check=partial(self.plan.answers.check_predictions, model, pictures),
         )
 
     def _post(

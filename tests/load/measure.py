@@ -7,10 +7,10 @@ from locust import log
 from locust.env import Environment
 from locust.stats import RequestStats, StatsError
 
-from tests.load.answers import WrongAnswer
 from tests.load.clients import OVERLOADED
 from tests.load.models import Model
 from tests.load.objectives import Measured
+from tests.load.tasks import WrongAnswer
 
 
 def measured(environment: Environment, models: Mapping[str, Model]) -> Measured:
@@ -25,7 +25,8 @@ def measured(environment: Environment, models: Mapping[str, Model]) -> Measured:
         if how == OVERLOADED:
             overloaded += entry.num_requests
         elif model in models:
-            times.setdefault(models[model].cost, Counter()).update(entry.response_times)
+            cost = models[model].task.cost.name
+            times.setdefault(cost, Counter()).update(entry.response_times)
     return Measured(
         requests=total.num_requests,
         failures=total.num_failures,

@@ -6,12 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.load.pictures import Picture, drawing, photo, read_folder, read_picture
+from tests.load.pictures import Picture, read_folder, read_picture
+from tests.load.tasks import TASKS, Task
 
-# What an image costs: a network of at least this many parameters is large, as VGG16 is.
-LARGE_PARAMETERS = 1_000_000
-# Cheap ones are asked for more often.
-DEFAULT_WEIGHTS = {"small": 8, "denoising": 2, "large": 1}
+SCHEMA = 2
 
 
 @dataclass(frozen=True)
@@ -19,18 +17,11 @@ class Model:
     """A model, what is sent to it, and the recorded answer to its own sample."""
 
     name: str
-    cost: str
-    labels: tuple[str, ...]
+    task: Task[Any]
     sample: Picture
-    expected: Mapping[str, Any]
-    """As in the manifest: label, probability, tolerance; or file and tolerance, in levels."""
-    expected_image: bytes | None
+    recorded: Any
+    """Of the type that the task answers with."""
     pictures: tuple[Picture, ...]
-
-    @property
-    def denoises(self) -> bool:
-        """Whether it answers with an image."""
-        return self.cost == "denoising"
 
 
 def read_models(models_dir: Path, images: Path | None) -> dict[str, Model]:
@@ -48,19 +39,22 @@ def read_models(models_dir: Path, images: Path | None) -> dict[str, Model]:
 
 def _read(path: Path, pictures: list[Picture] | None) -> Model:
     manifest = json.loads(path.read_bytes())
-    denoises = manifest["task"] == "denoising"
-    large = manifest["parameters"] >= LARGE_PARAMETERS
-    sample, expected = manifest["sample"], manifest["sample"]["expected"]
-    own = read_picture(path.parent / sample["file"], "sample")
+    if manifest["schema"] != SCHEMA:
+        raise ValueError(
+            f"{path}: expected schema {SCHEMA}, got {manifest['schema']}; "
+            "`python -m training upgrade` converts manifests"
+        )
+    kind = manifest["task"]["type"]
+    if kind not in TASKS:
+        raise ValueError(f"{path}: expected a task of {', '.join(TASKS)}, got {kind!r}")
+    task = TASKS[kind](manifest)
+    sample = read_picture(path.parent / manifest["sample"]["file"], "sample")
     return Model(
         name=manifest["name"],
-        cost="denoising" if denoises else "large" if large else "small",
-        labels=tuple(manifest["labels"]),
-        sample=own,
-        expected=expected,
-        expected_image=(path.parent / expected["file"]).read_bytes() if denoises else None,
-        # To denoise a photo takes hundreds of times what a small image takes.
-        pictures=tuple(pictures or [own, drawing(), *([] if denoises else [photo()])]),
+        task=task,
+        sample=sample,
+        recorded=task.recorded(manifest["sample"]["expected"], path.parent),
+        pictures=tuple(pictures or [sample, *task.drawings()]),
     )
 
 
@@ -68,7 +62,7 @@ def default_mix(served: Iterable[str], models: Mapping[str, Model]) -> dict[str,
     """The weight of every served model; raises ValueError for one without a manifest here."""
     names = list(served)
     _check_known(names, models)
-    return {name: DEFAULT_WEIGHTS[models[name].cost] for name in names}
+    return {name: models[name].task.cost.weight for name in names}
 
 
 def parse_mix(text: str, models: Mapping[str, Model]) -> dict[str, float]:

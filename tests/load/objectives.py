@@ -3,10 +3,11 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-# The service's objectives: 99.9 % of requests, and the 99th percentile by cost of the model. An
-# image to denoise has any size; 1 s is for small ones.
+from tests.load.tasks import COSTS
+
+# The service's objectives: 99.9 % of requests, and the 99th percentile by cost of the model.
 DEFAULT_MAX_ERROR_RATIO = 0.001
-DEFAULT_MAX_P99_MS = {"small": 250.0, "large": 1000.0, "denoising": 1000.0}
+DEFAULT_MAX_P99_MS = {cost.name: cost.max_p99_ms for cost in COSTS.values()}
 
 
 @dataclass(frozen=True)

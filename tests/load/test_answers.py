@@ -6,16 +6,15 @@ import pytest
 from tests.conftest import SHIPPED_MODELS
 from tests.drawing import encode, gradient
 from tests.load.answers import (
-    JSON,
     Answers,
     UnexpectedStatus,
-    WrongAnswer,
     check_error,
     check_headers,
     check_status,
 )
 from tests.load.models import read_models
 from tests.load.pictures import Picture, drawing
+from tests.load.tasks import JSON, Classification, WrongAnswer
 
 MODELS = read_models(SHIPPED_MODELS, None)
 FASHION = MODELS["fashion-mnist"]
@@ -25,8 +24,9 @@ OTHER = drawing()
 
 def prediction(label: str = "Trouser", probability: float = 0.91) -> dict[str, Any]:
     scores = [(label, probability), ("Bag", 0.05), ("Coat", 0.01)]
+    assert isinstance(FASHION.task, Classification)
     top = [
-        {"label": name, "index": FASHION.labels.index(name), "probability": value}
+        {"label": name, "index": FASHION.task.labels.index(name), "probability": value}
         for name, value in scores
     ]
     return {**top[0], "top": top}
@@ -44,7 +44,7 @@ def png(level: int = 0) -> bytes:
 def test_recorded_answer_is_right() -> None:
     Answers(MODELS).check_predictions(FASHION, [FASHION.sample], body(prediction()))
     flat = json.dumps({"model": "fashion-mnist", "version": "1", **prediction()}).encode()
-    Answers(MODELS).check_classification(FASHION, FASHION.sample, flat)
+    Answers(MODELS).check_form(FASHION, FASHION.sample, flat)
 
 
 @pytest.mark.parametrize(
@@ -112,18 +112,18 @@ def test_answer_that_is_not_well_formed_is_wrong(answer: bytes) -> None:
 
 def test_denoised_sample_must_be_the_recorded_one() -> None:
     answers = Answers(MODELS)
-    assert DENOISER.expected_image is not None
-    answers.check_denoised(DENOISER, DENOISER.sample, DENOISER.expected_image)
+    answers.check_form(DENOISER, DENOISER.sample, DENOISER.recorded.data)
+    answers.check_predictions(DENOISER, [DENOISER.sample], DENOISER.recorded.data)
     with pytest.raises(WrongAnswer, match="expected sample within 6 levels"):
-        answers.check_denoised(DENOISER, DENOISER.sample, DENOISER.sample.data)
+        answers.check_form(DENOISER, DENOISER.sample, DENOISER.sample.data)
 
 
 def test_denoised_image_must_be_the_same_each_time() -> None:
     answers = Answers(MODELS)
     for level in (0, 0, 2):
-        answers.check_denoised(DENOISER, OTHER, png(level))
+        answers.check_form(DENOISER, OTHER, png(level))
     with pytest.raises(WrongAnswer, match="expected drawing within 2 levels"):
-        answers.check_denoised(DENOISER, OTHER, png(9))
+        answers.check_form(DENOISER, OTHER, png(9))
 
 
 @pytest.mark.parametrize(
@@ -132,7 +132,7 @@ def test_denoised_image_must_be_the_same_each_time() -> None:
 )
 def test_denoised_image_must_be_a_png_of_the_same_size(answer: bytes, message: str) -> None:
     with pytest.raises(WrongAnswer, match=message):
-        Answers(MODELS).check_denoised(DENOISER, OTHER, answer)
+        Answers(MODELS).check_form(DENOISER, OTHER, answer)
 
 
 def test_pictures_with_the_same_name_are_told_apart() -> None:

@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ MODELS = read_models(SHIPPED_MODELS, None)
 
 
 def test_models_are_known_by_what_an_image_costs() -> None:
-    costs = {name: model.cost for name, model in MODELS.items()}
+    costs = {name: model.task.cost.name for name, model in MODELS.items()}
     assert costs["fashion-mnist"] == costs["hand-signs"] == "small"
     assert costs["cats-vs-dogs"] == "large"
     assert costs["denoiser"] == "denoising"
@@ -61,3 +62,21 @@ def test_file_that_only_looks_like_an_image(tmp_path: Path) -> None:
     (tmp_path / "one.png").write_bytes(b"no image")
     with pytest.raises(ValueError, match=r"expected an image, got .*one\.png"):
         read_models(SHIPPED_MODELS, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"task": {"type": "juggling"}}, "expected a task of classification, denoising, got 'jugg"),
+        ({"schema": 1, "task": "classification"}, "expected schema 2, got 1"),
+    ],
+)
+def test_manifest_that_is_not_understood(
+    tmp_path: Path, change: dict[str, object], message: str
+) -> None:
+    folder = tmp_path / "fashion-mnist" / "1"
+    folder.mkdir(parents=True)
+    manifest = json.loads((SHIPPED_MODELS / "fashion-mnist" / "1" / "manifest.json").read_bytes())
+    (folder / "manifest.json").write_text(json.dumps(manifest | change))
+    with pytest.raises(ValueError, match=message):
+        read_models(tmp_path, None)
