@@ -6,6 +6,7 @@ import re
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -372,6 +373,8 @@ def test_workers_of_bentoml_tell_of_all_of_them(bentoml_server: Server) -> None:
     def scrape() -> Series:
         return parsed(httpx.get(f"{bentoml_server.url}/metrics").text)
 
+    while value(scrape(), "vitrine_workers_ready") < 2:  # it is ready with its first worker
+        time.sleep(0.1)
     before = scrape()
     for _ in range(20):  # each on a new connection, so that both workers get some
         answer = httpx.post(f"{bentoml_server.url}{PREDICT}", content=SAMPLE, headers=PNG)

@@ -349,12 +349,9 @@ def test_address_is_logged_once_when_all_workers_are_ready(pair: Server) -> None
     assert sum(" loaded " in line for line in lines[:listening]) == 2
 
 
-def test_two_servers_do_not_share_metrics(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(tmp_path))
-    with (
-        serve(tmp_path, models=MODEL, workers=1) as one,
-        serve(tmp_path, models=MODEL, workers=1) as other,
-    ):
+def test_two_servers_do_not_share_metrics(tmp_path: Path) -> None:
+    settings = {"models": MODEL, "workers": 1, "metrics_dir": tmp_path}
+    with serve(tmp_path, **settings) as one, serve(tmp_path, **settings) as other:
         assert ask(one) == 200
         assert value(metrics(one), "vitrine_requests_total", model=MODEL) == 1
         assert value(metrics(other), "vitrine_requests_total", model=MODEL) == 0
