@@ -81,8 +81,8 @@ capacity: $(VENV)/.test ## Measure what a pod answers, and write it into the cap
 	@$(BIN)/python -m tests.bench.autoscaling --write
 
 bench-lock: $(VENV)/.test ## Lock the dependencies of the benchmark's peers again
-	@set -e; for peer in tests/bench/peers/*/; do \
-		(cd $$peer && $(abspath $(BIN))/uv pip compile requirements.in --universal --python-version 3.11 \
+	@set -e; for needs in tests/bench/peers/*/requirements.in; do \
+		(cd $$(dirname $$needs) && $(abspath $(BIN))/uv pip compile requirements.in --universal --python-version 3.11 \
 			--generate-hashes --upgrade --no-emit-index-url --no-emit-find-links --quiet \
 			--custom-compile-command "make bench-lock" --output-file requirements.lock); \
 	done

@@ -1,48 +1,64 @@
-"""`make bench`: Vitrine and its peers in turn, in one run, on this machine."""
+"""`make bench`: Vitrine and other servers in turn, in one run, on this machine.
+
+`--write` puts the tables into tests/bench/README.md, and the figures and the picture beside it.
+"""
 
 import argparse
 import contextlib
 import datetime
 import platform
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from tqdm import tqdm
 
-from tests.bench import inside, watched
+from tests.bench import handover, watched
 from tests.bench.closed_loop import measure, require_wrk
 from tests.bench.open_loop import OK, OVERLOADED, Generator
-from tests.bench.report import OURS, Results, table, write
+from tests.bench.picture import draw
+from tests.bench.report import FOLDER, tables, write_documents
+from tests.bench.results import Pair, Rate, Results, write
+from tests.bench.servers import Running, started
 from tests.bench.systems import (
-    BENTOML_PHOTO,
     BIG_PHOTO,
     ENVIRONMENTS,
+    LAYERS,
     OTHERS,
     PHOTO,
-    PHOTO_MODEL,
+    PHOTO_OTHERS,
     VITRINE,
     VITRINE_BIG_PHOTO,
-    VITRINE_FORM,
     VITRINE_PHOTO,
     System,
     cores,
     install,
     processor,
-    started,
 )
-from tests.bench.watched import pauses_s
-from tests.server import CHECKOUT
 
 CONNECTIONS = (1, 16, 64)
-WARM_UP_S = 2
-TRIAL_S = 2
-SHARES = (0.5, 0.8, 1.0, 1.2)
-OPEN_LOOP_S = 8.0
-CAPACITY_S = 4.0
+LAYER_CONNECTIONS = (1, 2, 4, 16, 64)
+PHOTO_CONNECTIONS = 8
+# How many times as long as a load of the closed loop with drawings, which is also how long a system
+# is warmed up: of photos far fewer are answered, and an overload takes its time to fill a queue.
+PHOTO_TIMES = 3
+CAPACITY_TIMES = 4
 STARTS = 7
 DRIFT_AFTER = 50_000
-PHOTO_CONNECTIONS = 8
-PHOTO_S = 5
+# Payload, system, connections that capacity is measured with, shares of it, and how many times as
+# long as a load of the closed loop. With drawings the generator itself is the limit near capacity,
+# so only photos overload. Few of these may wait; with the default of 256 it would take a long time
+# until the first is refused.
+OPEN_LOOP: tuple[tuple[str, System, int, tuple[float, ...], int], ...] = (
+    ("drawing", VITRINE, 64, (0.5, 0.8), 4),
+    (
+        "photo",
+        replace(VITRINE_PHOTO, settings={"queue_limit": 32}),
+        16,
+        (0.5, 0.8, 1.0, 1.2, 2.0),
+        10,
+    ),
+)
 
 
 def main() -> None:
@@ -50,9 +66,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
     parser.add_argument("--rounds", type=int, default=4, help="(%(default)s)")
     parser.add_argument("--seconds", type=int, default=2, help="of each load (%(default)s)")
-    parser.add_argument("--only", default="", help="others whose name contains this")
+    parser.add_argument("--only", nargs="+", default=[""], help="others whose name contains one")
     parser.add_argument("--drift-requests", type=int, default=500_000, help="(%(default)s)")
     parser.add_argument("--out", type=Path, default=ENVIRONMENTS, help="folder (%(default)s)")
+    parser.add_argument("--write", action="store_true", help=f"into {FOLDER} and its README.md")
     arguments = parser.parse_args()
     require_wrk()
     results = Results(
@@ -60,108 +77,115 @@ def main() -> None:
         f"{cores()} cores of {processor()}, Python {platform.python_version()}",
         arguments.seconds,
         arguments.rounds,
-        CONNECTIONS,
     )
-    results.workers |= dict.fromkeys(OURS, cores())
-    others = _installed(results, arguments.only)
-    for other in tqdm(others, desc="choosing workers"):
-        results.workers[other.name] = _best_workers(other)
-    for other in tqdm(others, desc="closed loop"):
-        _compare(other, results)
-        write(results, arguments.out)
-    if not (CHECKOUT / "models" / PHOTO_MODEL).exists():
-        results.skipped[f"VGG16, {BENTOML_PHOTO.name}"] = f"models/{PHOTO_MODEL} is missing"
-    elif arguments.only in BENTOML_PHOTO.name:
-        _photos(results)
+
+    def chosen(pairs: Iterable[tuple[System, System]]) -> list[tuple[System, System]]:
+        return [pair for pair in pairs if any(part in pair[0].name for part in arguments.only)]
+
+    out = FOLDER if arguments.write else arguments.out
+    layers = chosen((layer, VITRINE) for layer in LAYERS)
+    photos = chosen((other, VITRINE_PHOTO) for other in PHOTO_OTHERS)
+    for measured, pairs, connections, times in (
+        (results.others, chosen(OTHERS), CONNECTIONS, 1),
+        (results.layers, layers, LAYER_CONNECTIONS, 1),
+        (results.photos, photos, (PHOTO_CONNECTIONS,), PHOTO_TIMES),
+    ):
+        for other, ours in tqdm(pairs, desc="closed loop"):
+            reason = other.missing()
+            if reason:
+                results.skipped[other.name] = reason
+                continue
+            install(other)
+            try:
+                measured[other.name] = _compare(other, ours, results, connections, times)
+            except RuntimeError as error:  # the rest is worth measuring, and this is said
+                results.skipped[other.name] = str(error)
+            write(results, out)
+    _photo_sizes(results)
     _open_loop(results)
     _process(results, arguments.drift_requests)
-    results.inside = inside.measure()
-    write(results, arguments.out)
-    print(table(results))
+    results.handover_us = handover.measure()
+    write(results, out)
+    draw(results, out)
+    if arguments.write:
+        write_documents(results)
+    print("\n\n".join(f"{name}\n\n{table}" for name, table in tables(results).items()))
 
 
-def _installed(results: Results, only: str) -> list[System]:
-    systems = []
-    for system in OTHERS:
-        reason = system.missing()
-        if reason:
-            results.skipped[system.name] = reason
-        elif only in system.name:
-            install(system)
-            systems.append(system)
-    return systems
+def _compare(
+    other: System, ours: System, results: Results, connections: Sequence[int], times: int
+) -> Pair:
+    """Load ours and another in turn, every few seconds, so that both see the same machine."""
+    results.workers[ours.name] = cores()
+    seconds = results.seconds * times
+    if other.name not in results.workers:
+        some = min(count for count in connections if count >= PHOTO_CONNECTIONS)
+        results.workers[other.name] = _best_workers(other, some, seconds)
+    pair: Pair = {system.name: {count: [] for count in connections} for system in (ours, other)}
+    with (
+        started(ours, cores()) as our_server,
+        started(other, results.workers[other.name]) as their_server,
+    ):
+        turns = [(our_server, their_server), (their_server, our_server)]
+        for loaded, idle in turns:
+            with idle.paused():
+                measure(loaded, max(connections), seconds)
+        for _ in range(results.rounds):
+            for count in connections:
+                for loaded, idle in turns:
+                    with idle.paused():
+                        load = measure(loaded, count, seconds)
+                    pair[loaded.system.name][count].append(load)
+            turns.reverse()  # the first of two has no advantage over all rounds
+    return pair
 
 
-def _best_workers(system: System) -> int:
-    """The number of workers with which it answers most requests at 16 connections."""
+def _best_workers(system: System, connections: int, seconds: int) -> int:
+    """The number of workers with which it answers most requests."""
     if len(system.workers) == 1:
         return system.workers[0]
     rates = {}
     for workers in system.workers:
         with started(system, workers) as running:
-            measure(running, 16, WARM_UP_S)
-            rates[workers] = measure(running, 16, TRIAL_S).rate
+            measure(running, connections, seconds)
+            rates[workers] = measure(running, connections, seconds).rate
     return max(rates, key=lambda workers: rates[workers])
 
 
-def _compare(other: System, results: Results) -> None:
-    """Load Vitrine and another in turn, every few seconds, so that both see the same machine."""
-    with (
-        started(VITRINE, cores()) as ours,
-        started(other, results.workers[other.name]) as theirs,
-    ):
-        turns = ((ours, theirs), (replace(ours, system=VITRINE_FORM), theirs), (theirs, ours))
-        for loaded, idle in turns:
-            with idle.paused():
-                measure(loaded, max(CONNECTIONS), WARM_UP_S)
-        for _ in range(results.rounds):
-            for connections in CONNECTIONS:
-                for loaded, idle in turns:
-                    with idle.paused():
-                        load = measure(loaded, connections, results.seconds)
-                    results.add(other.name, loaded.system.name, connections, load)
-
-
-def _photos(results: Results) -> None:
-    """VGG16 beside BentoML's; and a photo of 12 megapixels beside a small one."""
-    install(BENTOML_PHOTO)
-    workers = _best_workers(BENTOML_PHOTO)
-    with started(VITRINE_PHOTO, cores()) as ours, started(BENTOML_PHOTO, workers) as theirs:
-        turns = ((ours, theirs), (theirs, ours))
-        for number in tqdm(range(results.rounds + 1), desc="photos"):
-            for loaded, idle in turns:
-                with idle.paused():
-                    load = measure(loaded, PHOTO_CONNECTIONS, PHOTO_S)
-                if number:  # the first round warms up
-                    results.photos.setdefault(loaded.system.name, []).append(load)
-        with theirs.paused():
-            for system, size in ((VITRINE_PHOTO, PHOTO), (VITRINE_BIG_PHOTO, BIG_PHOTO)):
-                load = measure(replace(ours, system=system), 1, PHOTO_S)
-                results.photo_ms["{}x{}".format(*size)] = load.p50_ms
+def _photo_sizes(results: Results) -> None:
+    """A photo of 12 megapixels beside a small one."""
+    with started(VITRINE_PHOTO, cores()) as running:
+        for system, size in ((VITRINE_PHOTO, PHOTO), (VITRINE_BIG_PHOTO, BIG_PHOTO)):
+            seconds = results.seconds * PHOTO_TIMES
+            load = measure(replace(running, system=system), 1, seconds)
+            results.photo_ms["{}x{}".format(*size)] = load.p50_ms
 
 
 def _open_loop(results: Results) -> None:
-    with (
-        started(VITRINE, cores()) as running,
-        contextlib.closing(Generator(running)) as generator,
-    ):
-        generator.capacity(64, WARM_UP_S)
-        for share in tqdm(SHARES, desc="open loop"):
-            capacity = generator.capacity(64, CAPACITY_S)  # anew: the machine's speed drifts
-            outcome = generator.run(share * capacity, OPEN_LOOP_S)
-            results.open_loop.append(
-                {
-                    "share": share,
-                    "capacity": capacity,
-                    "rate": outcome.rate,
-                    "goodput": outcome.goodput(),
-                    "p50_ms": outcome.percentile_ms(OK, 50),
-                    "p99_ms": outcome.percentile_ms(OK, 99),
-                    "overloaded": len(outcome.latencies_s.get(OVERLOADED, ())),
-                    "overloaded_p99_ms": outcome.percentile_ms(OVERLOADED, 99),
-                    "unsent": outcome.unsent,
-                }
-            )
+    for payload, system, connections, shares, times in OPEN_LOOP:
+        with (
+            started(system, cores()) as running,
+            contextlib.closing(Generator(running)) as generator,
+        ):
+            generator.capacity(connections, results.seconds)
+            capacity = generator.capacity(connections, results.seconds * CAPACITY_TIMES)
+            for share in tqdm(shares, desc=f"open loop, {payload}"):
+                outcome = generator.run(share * capacity, results.seconds * times)
+                results.rates.append(
+                    Rate(
+                        payload,
+                        share,
+                        outcome.rate,
+                        outcome.goodput(),
+                        outcome.percentile_ms(OK, 50),
+                        outcome.percentile_ms(OK, 99),
+                        len(outcome.latencies_s.get(OVERLOADED, ())),
+                        outcome.percentile_ms(OVERLOADED, 99),
+                        outcome.unsent,
+                    )
+                )
+            after = generator.capacity(connections, results.seconds * CAPACITY_TIMES)
+            results.capacity[payload] = capacity, after
 
 
 def _process(results: Results, drift_requests: int) -> None:
@@ -171,25 +195,27 @@ def _process(results: Results, drift_requests: int) -> None:
             results.start_s.append(running.start_s)
     for workers in (1, 2, 3):
         with started(VITRINE, workers) as running:
-            measure(running, 64, WARM_UP_S)
+            measure(running, 64, results.seconds)
             results.memory_mb[workers] = running.memory_bytes() / 1e6
-    with (
-        started(replace(VITRINE, module=watched.__name__), cores()) as running,
-        tqdm(total=drift_requests, desc="memory over requests") as progress,
-    ):
-        at_start = len(pauses_s())
-        first = None
-        while progress.n < drift_requests:
+    with started(replace(VITRINE, command=watched.command), cores()) as running:
+        results.drift = _drift(running, drift_requests)
+
+
+def _drift(running: Running, requests: int) -> dict[str, float]:
+    """How memory grows over many requests, and whether the garbage collector runs meanwhile."""
+    at_start = len(watched.pauses_s())
+    first = None
+    with tqdm(total=requests, desc="memory over requests") as progress:
+        while progress.n < requests:
             progress.update(measure(running, 16, 5).requests)
             if first is None and progress.n >= DRIFT_AFTER:
                 first = running.memory_bytes()
         last = running.memory_bytes()
         first = first or last
-        pauses = pauses_s()[at_start:]
-        results.drift = {
-            "memory after the first 50,000 requests, MB": first / 1e6,
+        pauses = watched.pauses_s()[at_start:]
+        return {
+            f"memory after the first {DRIFT_AFTER:,} requests, MB": first / 1e6,
             f"memory after {progress.n:,} requests, MB": last / 1e6,
-            "drift of the memory": last / first - 1,
             "garbage collections meanwhile, in all processes": len(pauses),
             "longest of them, ms": max(pauses, default=0) * 1000,
         }

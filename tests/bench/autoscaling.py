@@ -16,10 +16,9 @@ import numpy as np
 from matplotlib import pyplot as plt
 from matplotlib.ticker import LogLocator
 
-from tests.bench.capacity import fill
+from tests.bench.documents import fill, markdown
 from tests.bench.hpa import CPU, QUEUE, REQUESTS, Hpa, Policy, read_hpa
 from tests.bench.pod import JPEG, POD_CPUS, read
-from tests.bench.report import markdown
 from tests.bench.simulation import Outcome, Scenario, Service, Simulation
 from tests.bench.sizing import UTILISATION, images_per_s
 from tests.server import CHECKOUT

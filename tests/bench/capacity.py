@@ -10,6 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from tests.bench.closed_loop import require_wrk
+from tests.bench.documents import fill, markdown
 from tests.bench.pod import (
     CONNECTIONS,
     JSON_FILE,
@@ -20,7 +21,6 @@ from tests.bench.pod import (
     measure_pod,
     read,
 )
-from tests.bench.report import markdown
 from tests.bench.sizing import MIXES, RATES, UTILISATION, pods, size
 from tests.server import CHECKOUT
 
@@ -72,16 +72,6 @@ def sizes_table(measured: Measured) -> str:
 
 def _three_digits(value: float) -> str:
     return f"{value:,.0f}" if value >= 100 or value == int(value) else f"{value:.3g}"
-
-
-def fill(document: Path, name: str, content: str) -> None:
-    """Replace what a document has between the two markers of a name; ValueError without them."""
-    begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
-    head, found, rest = document.read_text().partition(begin)
-    _, found_end, tail = rest.partition(end)
-    if not found or not found_end:
-        raise ValueError(f"{document}: expected the lines {begin} and {end}")
-    document.write_text(f"{head}{begin}\n{content}\n{end}{tail}")
 
 
 def write_documents(measured: Measured) -> None:

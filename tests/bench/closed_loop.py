@@ -1,13 +1,15 @@
 """Closed loop: a number of connections, each asking again as soon as it is answered (by wrk)."""
 
 import json
+import os
 import shutil
 import subprocess
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.bench.systems import Running
+from tests.bench.servers import Running
+from tests.bench.systems import cores
 
 SCRIPT = Path(__file__).with_name("wrk.lua")
 
@@ -21,6 +23,8 @@ class Load:
     p50_ms: float
     p99_ms: float
     errors: int
+    cpu_ms: float
+    """Of all processes of the server, a request."""
 
     @property
     def rate(self) -> float:
@@ -35,21 +39,29 @@ def require_wrk() -> None:
 
 
 def measure(running: Running, connections: int, seconds: float) -> Load:
-    """Load a system for some whole seconds; raises RuntimeError if every request failed."""
+    """Load a system for some whole seconds; raises RuntimeError if none succeeds."""
     payload = running.system.payload
     with tempfile.NamedTemporaryFile() as body:
         body.write(payload.body)
         body.flush()
         headers = [text for pair in payload.headers.items() for text in pair]
-        command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds:.0f}s", "-s", str(SCRIPT)]
+        threads = min(max(cores(), len(running.ports)), connections)
+        command = ["wrk", f"-t{threads}", f"-c{connections}", f"-d{seconds:.0f}s"]
+        ports = ",".join(str(port) for port in running.ports)
+        before_s = running.cpu_s()
         finished = subprocess.run(
-            [*command, running.url + payload.path, "--", body.name, *headers],
+            [*command, "-s", str(SCRIPT), running.url + payload.path, "--", body.name, *headers],
+            env=os.environ | {"PORTS": ports},
             capture_output=True,
             text=True,
             check=True,
         )
+        cpu_s = running.cpu_s() - before_s
     (line,) = (line for line in finished.stdout.splitlines() if line.startswith("JSON "))
-    load = Load(**json.loads(line.removeprefix("JSON ")))
+    counts = json.loads(line.removeprefix("JSON "))
+    load = Load(**counts, cpu_ms=cpu_s / max(1, counts["requests"]) * 1000)
     if load.errors >= load.requests:
-        raise RuntimeError(f"{running.system.name}: {load.errors} of {load.requests} failed")
+        raise RuntimeError(
+            f"no request of {load.requests} was answered with success in {seconds} s"
+        )
     return load

@@ -11,9 +11,11 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from tests.bench.systems import Running
+from tests.bench.servers import Running
+from tests.bench.systems import HOST
 
 MAX_CONNECTIONS = 6000
+MAX_REQUEST_BYTES = 100_000  # a request is sent in one piece
 NAP_S = 300e-6  # longer than the generator is late by itself; shorter naps take CPU from the server
 DRAIN_S = 10.0
 OK = b"200"
@@ -47,6 +49,7 @@ class _Connection:
     def __init__(self, address: tuple[str, int], selector: selectors.BaseSelector) -> None:
         self.socket = socket.create_connection(address)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, MAX_REQUEST_BYTES)
         self.socket.setblocking(False)
         self.due = 0.0
         self.received = b""
@@ -84,13 +87,13 @@ class Generator:
         }
         lines = [f"POST {payload.path} HTTP/1.1", *(f"{k}: {v}" for k, v in headers.items())]
         self._request = "\r\n".join([*lines, "", ""]).encode() + payload.body
-        self._address = running.address
+        self._address = HOST, running.ports[0]
         self._selector = selectors.DefaultSelector()
         self._idle: list[_Connection] = []
         self._busy = 0
 
     def capacity(self, connections: int, seconds: float) -> float:
-        """Requests/s in a closed loop: what the open loop's rates are fractions of."""
+        """Requests/s in a closed loop: what the rates of the open loop are shares of."""
         ends = time.perf_counter() + seconds
         answered = 0
         for _ in range(connections):
@@ -115,7 +118,8 @@ class Generator:
                 if not self._send(arrivals[following]):
                     outcome.unsent += 1
                 following += 1
-            self._note(outcome, 0)
+            until_due_s = max(0.0, arrivals[following] - now) if following < len(arrivals) else 0.0
+            self._note(outcome, int(until_due_s * 1000) / 1000)  # select rounds up to a millisecond
             time.sleep(NAP_S)
         self._drain(outcome)
         return outcome
@@ -138,10 +142,11 @@ class Generator:
     def _write(self, connection: _Connection, due: float) -> bool:
         connection.due = due
         try:
-            connection.socket.send(self._request)
+            sent = connection.socket.send(self._request)
         except ConnectionError:
             self._forget(connection)
             return False
+        assert sent == len(self._request), f"{sent} of {len(self._request)} bytes were sent"
         self._busy += 1
         return True
 

@@ -15,7 +15,8 @@ from tqdm import tqdm
 
 from tests.bench.closed_loop import measure
 from tests.bench.payloads import Payload, photo
-from tests.bench.systems import PHOTO, Running, System, processor, started
+from tests.bench.servers import Running, started
+from tests.bench.systems import PHOTO, System, processor, vitrine
 from tests.server import CHECKOUT
 
 JSON_FILE = Path(__file__).with_name("capacity.json")
@@ -76,7 +77,7 @@ def asking(models: Sequence[str]) -> list[System]:
 
 
 def _asking(model: str, payload: Payload) -> System:
-    return System(model, "", "/readyz", lambda: payload)
+    return System(model, vitrine, "/readyz", lambda: payload)
 
 
 def measure_pod(models: Sequence[str], rounds: int, seconds: int) -> Measured:
@@ -127,10 +128,8 @@ class _Turn:
 
     def load(self, seconds: int) -> None:
         """Measure one round."""
-        before_s = _cpu_s(self.running)
         load = measure(self.running, self.connections, seconds * (SLOW_TIMES**self.is_slow))
-        cpu_ms = (_cpu_s(self.running) - before_s) / load.requests * 1000
-        self.runs.append((load.rate, cpu_ms, load.p99_ms))
+        self.runs.append((load.rate, load.cpu_ms, load.p99_ms))
 
     def figure(self) -> Figure:
         """The medians."""
@@ -139,12 +138,6 @@ class _Turn:
         kind = SAMPLE if payload.headers["Content-Type"] == "image/png" else JPEG
         medians = (median(column) for column in zip(*self.runs, strict=True))
         return Figure(system.name, kind, len(payload.body), self.answer_bytes, *medians)
-
-
-def _cpu_s(running: Running) -> float:
-    """CPU seconds of all processes so far."""
-    times = [process.cpu_times() for process in running.processes()]
-    return float(sum(of_one.user + of_one.system for of_one in times))
 
 
 @contextlib.contextmanager

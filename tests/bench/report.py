@@ -1,252 +1,212 @@
-"""What was measured as a table, as JSON and as one picture."""
+"""What was measured as tables, in the documents that show them.
 
-import json
+`python -m tests.bench.report` measures nothing and writes what results.json has once more.
+"""
+
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from statistics import median
-from typing import Any
-
-import matplotlib as mpl
-from matplotlib import pyplot as plt
-from matplotlib.ticker import LogLocator
 
 from tests.bench.closed_loop import Load
+from tests.bench.documents import fill, markdown
+from tests.bench.picture import draw
+from tests.bench.results import Pair, Results, figure, pooled, ratio, read
+from tests.server import CHECKOUT
 
-JSON_FILE = "results.json"
-PICTURE_FILE = "results.png"
-OURS = ("Vitrine, raw body", "Vitrine, form")
-
-
-@dataclass
-class Results:
-    """Everything that one run of the benchmark measured."""
-
-    date: str
-    machine: str
-    seconds: int
-    rounds: int
-    connections: tuple[int, ...]
-    loads: dict[str, dict[str, dict[int, list[Load]]]] = field(default_factory=dict)
-    """By who was compared with, who was loaded, and connections; one a round."""
-    workers: dict[str, int] = field(default_factory=dict)
-    skipped: dict[str, str] = field(default_factory=dict)
-    photos: dict[str, list[Load]] = field(default_factory=dict)
-    """VGG16 at 8 connections, one Load a round."""
-    photo_ms: dict[str, float] = field(default_factory=dict)
-    """The median of Vitrine's latency at one connection, by the size of the photo."""
-    open_loop: list[dict[str, Any]] = field(default_factory=list)
-    start_s: list[float] = field(default_factory=list)
-    memory_mb: dict[int, float] = field(default_factory=dict)
-    """Proportional set size after load, by workers."""
-    drift: dict[str, float] = field(default_factory=dict)
-    inside: dict[str, float] = field(default_factory=dict)
-
-    def add(self, other: str, system: str, connections: int, load: Load) -> None:
-        """Note one run of wrk on `system` while it was compared with `other`."""
-        by_system = self.loads.setdefault(other, {})
-        by_system.setdefault(system, {}).setdefault(connections, []).append(load)
-
-    def of(self, system: str, connections: int) -> list[Load]:
-        """All runs on a system, whoever it was compared with."""
-        return [
-            load
-            for by_system in self.loads.values()
-            for load in by_system.get(system, {}).get(connections, [])
-        ]
-
-    def median(self, system: str, connections: int, figure: str) -> float:
-        """The median of `rate` (requests/s), `p50_ms` or `p99_ms` over all runs."""
-        return median(float(getattr(load, figure)) for load in self.of(system, connections))
-
-    def ratio(self, ours: str, other: str, connections: int) -> float:
-        """How many times another's requests/s ours are: the median of runs side by side."""
-        by_system = self.loads[other]
-        pairs = zip(by_system[ours][connections], by_system[other][connections], strict=True)
-        return median(our.rate / their.rate for our, their in pairs)
+FOLDER = Path(__file__).parent
+README = FOLDER / "README.md"
+# The summary may stand in the front page, too.
+DOCUMENTS = (README, CHECKOUT / "README.md")
+MANY = 16
+ENOUGH_ROUNDS = 3
+# Other servers and the number of connections that stand for each.
+SUMMARY = {
+    "BentoML + LiteRT, batched": "the same 8-bit file; small PNGs in forms",
+    "FastAPI + LiteRT, raw body": "the same 8-bit file; small PNGs",
+    "LitServe + LiteRT, raw body": "the same 8-bit file; small PNGs",
+    "Triton (PyTriton) + LiteRT, tensor": "the same 8-bit file; decoded tensors for Triton",
+    "BentoML + Keras, batched, photo": "VGG16; Vitrine in 8 bits, Keras in float32",
+}
 
 
-def table(results: Results) -> str:
-    """The whole result as Markdown."""
-    return "\n\n".join(
-        [
-            f"{results.date}, {results.machine}; {results.rounds} rounds of {results.seconds} s, "
-            "medians",
-            _closed_loop(results),
-            *([_photos(results)] if results.photos else []),
-            _open_loop(results.open_loop),
-            _rest(results),
-        ]
+def tables(results: Results) -> dict[str, str]:
+    """Every table as Markdown, by the name of its markers."""
+    return {
+        "bench summary": _summary(results),
+        "bench others": _others(results),
+        "bench layers": _layers(results),
+        "bench photos": _photos(results),
+        "bench open loop": _open_loop(results),
+        "bench process": _process(results),
+        "bench hand-over": _handover(results),
+    }
+
+
+def write_documents(results: Results, documents: Sequence[Path] = DOCUMENTS) -> None:
+    """Put each table into every document that has its markers; all of them into README here."""
+    for document in documents:
+        text = document.read_text()
+        for name, table in tables(results).items():
+            if document == README or f"<!-- {name}: begin -->" in text:
+                fill(document, name, table)
+
+
+def _summary(results: Results) -> str:
+    titles = ("what is served", "connections", "Vitrine's requests/s", "its p99")
+    rows = [["compared with", *titles]]
+    for name, what in SUMMARY.items():
+        pair = (results.others | results.photos).get(name)
+        if pair is None:
+            continue
+        connections = max(count for count in pair[name] if count <= MANY)
+        compared = [_times(ratio(pair, name, connections, of)) for of in ("rate", "p99_ms")]
+        rows.append([name, what, str(connections), *compared])
+    head = (
+        f"{results.date}, {results.machine}, "
+        f"{results.rounds} round{'s' * (results.rounds > 1)} of {results.seconds} s"
     )
+    quick = ". A quick look: too short for the figures to hold" * (results.rounds < ENOUGH_ROUNDS)
+    return f"{head}{quick}.\n\n{markdown(rows)}"
 
 
-def _closed_loop(results: Results) -> str:
-    counts = results.connections
-    at = ", ".join(str(count) for count in counts)
-    many = ", ".join(str(count) for count in counts[1:])
-    rows = [
-        [
-            f"closed loop, {at} connections",
-            "workers",
-            "requests/s",
-            "p50, ms",
-            "p99, ms",
-            f"our raw body is ({many})",
-            f"our form is ({many})",
-        ]
-    ]
-    for system in (*OURS, *results.loads):
-        rates, p50s, p99s = (
-            " / ".join(format(results.median(system, count, figure), spec) for count in counts)
-            for figure, spec in (("rate", ",.0f"), ("p50_ms", ".2f"), ("p99_ms", ".2f"))
-        )
-        ratios = (
-            " / ".join(f"{results.ratio(ours, system, count):.2f}x" for count in counts[1:])
-            if system in results.loads
-            else ""
-            for ours in OURS
-        )
-        workers = str(results.workers.get(system, ""))
-        rows.append([system, workers, rates, p50s, p99s, *ratios])
-    notes = [f"{system}: skipped, {reason}" for system, reason in results.skipped.items()]
-    for system in (*OURS, *results.loads):
-        notes += _failures(system, [load for count in counts for load in results.of(system, count)])
-    return "\n\n".join([markdown(rows), *notes])
+def _times(value: float) -> str:
+    return f"{value:.1f}x" if value >= 10 else f"{value:.2f}x"
 
 
-def _failures(system: str, loads: Sequence[Load]) -> list[str]:
-    errors = sum(load.errors for load in loads)
-    if not errors:
-        return []
-    share = errors / sum(load.requests for load in loads)
-    return [f"{system}: {share:.1%} of its requests failed and do not count"]
+def _others(results: Results) -> str:
+    return _side_by_side(
+        results, results.others, {"rate": ",.0f", "p50_ms": ".2f", "p99_ms": ".2f"}
+    )
 
 
 def _photos(results: Results) -> str:
-    rows = [["VGG16, a JPEG of 500x375, 8 connections", "requests/s", "p50, ms", "p99, ms"]]
-    for system, loads in results.photos.items():
-        figures = ("rate", ".1f"), ("p50_ms", ".0f"), ("p99_ms", ".0f")
-        cells = (format(median(getattr(load, name) for load in loads), f) for name, f in figures)
-        rows.append([system, *cells])
-    ours, theirs = results.photos.values()
-    pairs = list(zip(ours, theirs, strict=True))
-    rate = median(our.rate / their.rate for our, their in pairs)
-    p99 = median(our.p99_ms / their.p99_ms for our, their in pairs)
-    rows.append(["ratio, side by side", f"{rate:.2f}x", "", f"{p99:.2f}x"])
     sizes = [f"{size}: {ms:.1f} ms" for size, ms in results.photo_ms.items()]
-    notes = [note for system, loads in results.photos.items() for note in _failures(system, loads)]
-    at_one = f"Median at one connection, {', '.join(sizes)}."
-    return "\n\n".join([markdown(rows), at_one, *notes])
+    at_one = f"Vitrine's median at one connection, {', '.join(sizes)}."
+    formats = {"rate": ".1f", "p50_ms": ".0f", "p99_ms": ".0f"}
+    return f"{_side_by_side(results, results.photos, formats)}\n\n{at_one}"
 
 
-def _open_loop(runs: Sequence[Mapping[str, Any]]) -> str:
-    rows = [
-        [
-            "open loop",
-            "asked/s",
-            "200/s",
-            "of capacity",
-            "p50",
-            "p99",
-            "503",
-            "p99 of 503",
-            "unsent",
-        ]
+def _side_by_side(results: Results, pairs: Mapping[str, Pair], formats: Mapping[str, str]) -> str:
+    """Each other server below what of ours it was compared with, which stands there once."""
+    titles = ("workers", "requests/s", "p50, ms", "p99, ms", "Vitrine's requests/s", "its p99")
+    rows: dict[str, list[str]] = {}
+    counts: list[int] = []
+    loads = pooled(pairs)
+    for other, pair in pairs.items():
+        counts = list(pair[other])
+        for system in sorted(pair, key=lambda name: name == other):
+            if system in rows:
+                continue
+            cells = [
+                " / ".join(format(figure(loads, system, count, name), spec) for count in counts)
+                for name, spec in formats.items()
+            ]
+            compared = [
+                " / ".join(_times(ratio(pair, other, count, name)) for count in counts)
+                if system == other
+                else ""
+                for name in ("rate", "p99_ms")
+            ]
+            rows[system] = [system, str(results.workers.get(system, "")), *cells, *compared]
+    at = ", ".join(str(count) for count in counts)
+    return "\n\n".join(
+        [markdown([[f"{at} connections", *titles], *rows.values()]), *_notes(results, pairs)]
+    )
+
+
+def _layers(results: Results) -> str:
+    pairs = results.layers
+    loads = pooled(pairs)
+    tables = []
+    for title, name, spec in (
+        ("requests/s", "rate", ",.0f"),
+        ("p99, ms", "p99_ms", ".2f"),
+        ("CPU ms a request", "cpu_ms", ".3f"),
+    ):
+        rows: dict[str, list[str]] = {}
+        counts: list[int] = []
+        for other, pair in pairs.items():
+            counts = list(pair[other])
+            for system in sorted(pair, key=lambda name: name == other):
+                cells = [format(figure(loads, system, count, name), spec) for count in counts]
+                if system == other:
+                    times = [_times(ratio(pair, other, count, name)) for count in counts]
+                    cells = [f"{cell} ({of})" for cell, of in zip(cells, times, strict=True)]
+                rows.setdefault(system, [system, *cells])
+        head = [f"{count} connection{'s' * (count > 1)}" for count in counts]
+        tables.append(markdown([[title, *head], *rows.values()]))
+    return "\n\n".join([*tables, *_notes(results, pairs)])
+
+
+def _notes(results: Results, pairs: Mapping[str, Pair]) -> list[str]:
+    """What was skipped, and whose requests failed."""
+    notes = []
+    if pairs is results.others:
+        notes = [f"{system}: skipped, {reason}." for system, reason in results.skipped.items()]
+    for other, pair in pairs.items():
+        loads: list[Load] = [load for of_count in pair[other].values() for load in of_count]
+        errors = sum(load.errors for load in loads)
+        if errors:
+            share = errors / sum(load.requests for load in loads)
+            notes.append(f"{other}: {share:.1%} of its requests failed and do not count.")
+    return notes
+
+
+def _open_loop(results: Results) -> str:
+    head = "asked, asked/s, answered/s, of capacity, p50, p99, 503, p99 of 503, unsent"
+    rows = [head.split(", ")]
+    for rate in results.rates:
+        before, _ = results.capacity[rate.payload]
+        latencies = (rate.p50_ms, rate.p99_ms, rate.refused_p99_ms)
+        p50, p99, refused_p99 = ("" if ms is None else f"{ms:.1f} ms" for ms in latencies)
+        rows.append(
+            [
+                f"{rate.payload}, {rate.share:.0%} of capacity",
+                f"{rate.asked:,.0f}",
+                f"{rate.goodput:,.0f}",
+                f"{rate.goodput / before:.0%}",
+                p50,
+                p99,
+                f"{rate.refused:,}",
+                refused_p99,
+                f"{rate.unsent:,}",
+            ]
+        )
+    capacities = [
+        f"{payload}: {before:,.0f}/s before, {after:,.0f}/s after"
+        for payload, (before, after) in results.capacity.items()
     ]
-    for run in runs:
-        latencies = (run["p50_ms"], run["p99_ms"], run["overloaded_p99_ms"])
-        p50, p99, overloaded = ("" if ms is None else f"{ms:.1f} ms" for ms in latencies)
-        share = f"{run['share']:.0%} of capacity"
-        rates = f"{run['rate']:,.0f}", f"{run['goodput']:,.0f}"
-        refused, unsent = f"{run['overloaded']:,}", f"{run['unsent']:,}"
-        goodput = f"{run['goodput'] / run['capacity']:.0%}"
-        rows.append([share, *rates, goodput, p50, p99, refused, overloaded, unsent])
-    return markdown(rows)
+    return (
+        f"{markdown(rows)}\n\nCapacity, measured with the same generator: {'; '.join(capacities)}."
+    )
 
 
-def _rest(results: Results) -> str:
-    memory = results.memory_mb
+def _process(results: Results) -> str:
     starts = ", ".join(f"{seconds:.2f}" for seconds in sorted(results.start_s))
     rows = [
-        ["otherwise", ""],
+        ["", ""],
         ["start to ready, s", starts],
         *(
             [f"memory with {workers} worker{'s' * (workers > 1)}, MB", f"{mb:.0f}"]
-            for workers, mb in memory.items()
+            for workers, mb in results.memory_mb.items()
         ),
         *([name, f"{value:,.4g}"] for name, value in results.drift.items()),
-        *([name, f"{value:,.4g}"] for name, value in results.inside.items()),
     ]
     return markdown(rows)
 
 
-def markdown(rows: Sequence[Sequence[str]]) -> str:
-    """A table; the first row is its head."""
-    head, *body = (f"| {' | '.join(row)} |" for row in rows)
-    rule = "|---" * len(rows[0]) + "|"
-    return "\n".join([head, rule, *body])
+def _handover(results: Results) -> str:
+    rows = [["a turn of the loop, µs", "10 % below, µs", "half below, µs", "90 % below, µs"]]
+    for turn_us, values in results.handover_us.items():
+        rows.append([str(turn_us), *(f"{value:.0f}" for value in values)])
+    return markdown(rows)
 
 
-def read(folder: Path) -> Results:
-    """What `write` has written into a folder."""
-    content = json.loads((folder / JSON_FILE).read_text())
-    content["connections"] = tuple(content["connections"])
-    content["memory_mb"] = {int(workers): mb for workers, mb in content["memory_mb"].items()}
-    content["photos"] = {
-        system: [Load(**load) for load in loads]
-        for system, loads in content.get("photos", {}).items()
-    }
-    content["loads"] = {
-        other: {
-            system: {
-                int(connections): [Load(**load) for load in loads]
-                for connections, loads in by_connections.items()
-            }
-            for system, by_connections in by_system.items()
-        }
-        for other, by_system in content["loads"].items()
-    }
-    return Results(**content)
+def main() -> None:
+    """Write the tables and the picture again."""
+    results = read(FOLDER)
+    write_documents(results)
+    draw(results, FOLDER)
 
 
-def write(results: Results, folder: Path) -> None:
-    """Write results.json and results.png into a folder."""
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / JSON_FILE).write_text(json.dumps(asdict(results), indent=1) + "\n")
-    mpl.use("agg")
-    figure, axes = plt.subplots(figsize=(9, 6), layout="constrained")
-    for number, system in enumerate((*OURS, *results.loads)):
-        points = [
-            (results.median(system, count, "p99_ms"), results.median(system, count, "rate"))
-            for count in results.connections
-        ]
-        ours = system in OURS
-        line = axes.plot(
-            *zip(*points, strict=True),
-            marker="os^"[number % 3],
-            linewidth=2.5 if ours else 1,
-            label=system,
-        )[0]
-        for (x, y), connections in zip(points, results.connections, strict=True):
-            axes.annotate(
-                str(connections),
-                (x, y),
-                textcoords="offset points",
-                xytext=(5, 4),
-                fontsize=8,
-                color=line.get_color(),
-            )
-    axes.set(xscale="log", yscale="log", xlabel="p99, ms", ylabel="requests/s")
-    for axis in (axes.xaxis, axes.yaxis):
-        axis.set_minor_locator(LogLocator(subs=(2, 5)))
-        axis.set_major_formatter("{x:,g}")
-        axis.set_minor_formatter("{x:,g}")
-    axes.set_title(
-        "Up and to the left is better; 1, 16 and 64 connections\n"
-        f"{results.machine}, {results.date}",
-        fontsize=10,
-    )
-    axes.grid(visible=True, which="both", alpha=0.2)
-    axes.legend(fontsize=8)
-    figure.savefig(folder / PICTURE_FILE, dpi=110)
-    plt.close(figure)
+if __name__ == "__main__":
+    main()

@@ -2,13 +2,19 @@
 
 import gc
 import os
+import sys
 import time
 from pathlib import Path
 
 from service.__main__ import main
-from tests.bench.systems import ENVIRONMENTS
+from tests.bench.systems import ENVIRONMENTS, vitrine
 
 PAUSES_FILE = ENVIRONMENTS / "pauses"
+
+
+def command(port: int, workers: int) -> list[str]:
+    """What starts it."""
+    return [sys.executable, "-m", __name__, *vitrine(port, workers)[3:]]
 
 
 def note_pauses(path: Path) -> None:

@@ -1,5 +1,17 @@
 -- Posts one body again and again; prints what was measured as one line of JSON.
 -- Arguments: the file with the body, then pairs of a header's name and value.
+-- PORTS in the environment: each thread takes the next of them, for all of its connections.
+local addresses = {}
+for port in os.getenv("PORTS"):gmatch("%d+") do
+  addresses[#addresses + 1] = wrk.lookup(wrk.host, port)[1]
+end
+
+local threads = 0
+function setup(thread)
+  thread.addr = addresses[threads % #addresses + 1]
+  threads = threads + 1
+end
+
 function init(args)
   local file = assert(io.open(args[1], "rb"))
   wrk.method = "POST"

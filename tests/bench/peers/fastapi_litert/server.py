@@ -25,8 +25,8 @@ class Answer(BaseModel):
 class Classifier:
     """The network of one worker."""
 
-    def __init__(self, model: Path) -> None:
-        self._labels: list[str] = json.loads((model / "manifest.json").read_bytes())["labels"]
+    def __init__(self, model: Path, labels: list[str]) -> None:
+        self._labels = labels
         # One thread, for there are as many workers as cores; a batch of one gains nothing by more.
         self._network = Interpreter(model_path=str(model / "model.tflite"), num_threads=1)
         self._network.allocate_tensors()
@@ -46,7 +46,8 @@ class Classifier:
 
 def create_app() -> FastAPI:
     """Make a worker's app; uvicorn calls this in each of them."""
-    classifier = Classifier(Path(os.environ["MODELS"], "fashion-mnist", "1"))
+    model = Path(os.environ["MODELS"], "fashion-mnist", "1")
+    classifier = Classifier(model, json.loads(os.environ["LABELS"]))
     app = FastAPI(telemetry={"tracing": False, "metrics": False, "logs": False})
 
     # The routes are async although they compute, for FastAPI runs plain functions in a thread
@@ -72,8 +73,9 @@ def main() -> None:
     parser.add_argument("--port", type=int, default=8000)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--models", type=Path, required=True)
+    parser.add_argument("--labels", required=True, help="JSON list")
     arguments = parser.parse_args()
-    os.environ["MODELS"] = str(arguments.models)
+    os.environ |= {"MODELS": str(arguments.models), "LABELS": arguments.labels}
     uvicorn.run(
         "server:create_app",
         factory=True,

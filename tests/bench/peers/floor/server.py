@@ -21,8 +21,8 @@ Send = Callable[[Message], Awaitable[None]]
 class App:
     """POST: the body is an image, the answer its class. Anything else: 200 once it serves."""
 
-    def __init__(self, model: Path) -> None:
-        self._labels: list[str] = json.loads((model / "manifest.json").read_bytes())["labels"]
+    def __init__(self, model: Path, labels: list[str]) -> None:
+        self._labels = labels
         # One thread, for there are as many workers as cores; a batch of one gains nothing by more.
         self._network = Interpreter(model_path=str(model / "model.tflite"), num_threads=1)
         self._network.allocate_tensors()
@@ -69,7 +69,8 @@ async def _read_body(receive: Receive) -> bytes:
 
 def create_app() -> App:
     """Make a worker's app; uvicorn calls this in each of them."""
-    return App(Path(os.environ["MODELS"], "fashion-mnist", "1"))
+    model = Path(os.environ["MODELS"], "fashion-mnist", "1")
+    return App(model, json.loads(os.environ["LABELS"]))
 
 
 def main() -> None:
@@ -78,8 +79,9 @@ def main() -> None:
     parser.add_argument("--port", type=int, default=8000)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--models", type=Path, required=True)
+    parser.add_argument("--labels", required=True, help="JSON list")
     arguments = parser.parse_args()
-    os.environ["MODELS"] = str(arguments.models)
+    os.environ |= {"MODELS": str(arguments.models), "LABELS": arguments.labels}
     uvicorn.run(
         "server:create_app",
         factory=True,

@@ -24,13 +24,13 @@ MAX_BATCH = 64
 class Peer(litserve.LitAPI):
     """An image in, its class out; `setup` and what follows it run in the inference workers."""
 
-    def __init__(self, model: Path, threads: int, batch_timeout: float) -> None:
+    def __init__(self, model: Path, labels: list[str], threads: int, batch_timeout: float) -> None:
         super().__init__(max_batch_size=MAX_BATCH, batch_timeout=batch_timeout)
         self._model = model
+        self._labels = labels
         self._threads = threads
 
     def setup(self, device: str) -> None:
-        self._labels: list[str] = json.loads((self._model / "manifest.json").read_bytes())["labels"]
         file = str(self._model / "model.tflite")
         self._network = Interpreter(model_path=file, num_threads=self._threads)
         self._input: int = self._network.get_input_details()[0]["index"]
@@ -70,13 +70,15 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2, help="inference processes")
     parser.add_argument("--api-servers", type=int, help="HTTP processes; default: as many")
     parser.add_argument("--models", type=Path, required=True)
+    parser.add_argument("--labels", required=True, help="JSON list")
     parser.add_argument("--threads", type=int, default=1, help="LiteRT's, of each worker")
     parser.add_argument("--batch-timeout", type=float, default=0.001, help="seconds; 0: poll")
     arguments = parser.parse_args()
     # LitServe ends its processes on SIGINT alone; SIGTERM would leave them behind.
     signal.signal(signal.SIGTERM, _interrupt)
     model = Path(arguments.models, "fashion-mnist", "1")
-    peer = Peer(model, arguments.threads, arguments.batch_timeout)
+    labels = json.loads(arguments.labels)
+    peer = Peer(model, labels, arguments.threads, arguments.batch_timeout)
     # The documentation advises fast_queue for many requests, though 0.2.19 ignores it.
     server = litserve.LitServer(
         peer, accelerator="cpu", workers_per_device=arguments.workers, fast_queue=True
