@@ -4,7 +4,14 @@ from collections.abc import Iterator
 import pytest
 
 from service import errors
-from service.errors import RequestError, StartError, Unauthorized, Unavailable, VitrineError
+from service.errors import (
+    RequestError,
+    StartError,
+    Unauthorized,
+    Unavailable,
+    VitrineError,
+    WrongMethod,
+)
 
 CONTRACT = {
     "BadInput": 400,
@@ -62,9 +69,13 @@ def test_overload_says_when_to_come_back(seconds: int, header: str) -> None:
     assert Unavailable("overloaded", seconds).headers == {"Retry-After": header}
 
 
-def test_stranger_is_told_how_to_be_known() -> None:
+def test_unauthenticated_caller_is_told_which_scheme_to_use() -> None:
     assert Unauthorized("no token").headers == {"WWW-Authenticate": 'Bearer realm="vitrine"'}
 
 
-def test_only_overload_and_denial_set_headers() -> None:
-    assert [error for error in ALL if error("so").headers] == [Unauthorized, Unavailable]
+def test_errors_that_set_headers() -> None:
+    headers = {Unauthorized: "WWW-Authenticate", Unavailable: "Retry-After"}
+    for error in ALL:
+        if error is not WrongMethod:
+            assert list(error("so").headers) == ([headers[error]] if error in headers else [])
+    assert WrongMethod("so", ["GET", "HEAD"]).headers == {"Allow": "GET, HEAD"}
