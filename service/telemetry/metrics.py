@@ -134,7 +134,7 @@ class Metrics:
             totals = self._totals({name})
         except FileNotFoundError:
             totals = self._own_totals({name})
-        return [model for (model, _), row in totals[name].items() if row.any()]
+        return [*dict.fromkeys(model for (model, _), row in totals[name].items() if row.any())]
 
     def expose(self) -> bytes:
         """The metrics of all workers, in Prometheus's text format."""

@@ -349,3 +349,10 @@ def test_worker_knows_of_its_own_engine_where_the_shared_files_were_deleted(
     assert metrics.failing_engines() == []
     metrics.engine_failing[DENOISER].set(1)
     assert metrics.failing_engines() == [DENOISER[0]]
+
+
+def test_model_is_named_once_however_many_of_its_versions_fail() -> None:
+    metrics = Metrics([CLASSIFIER, replace(CLASSIFIER, version="2")], PROTOCOLS)
+    for version in ("1", "2"):
+        metrics.engine_failing["tops", version].set(1)
+    assert metrics.failing_engines() == ["tops"]
