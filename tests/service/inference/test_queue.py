@@ -557,3 +557,26 @@ async def test_size_of_every_batch_on_the_event_loop_is_counted_once() -> None:
         queue.plan_by({1: SHORT_S, 2: SHORT_S, 8: LONG_S})
         await results(await submitted(queue, *range(5)))
     assert sizes.values == [2, 2, 1]
+
+
+@pytest.mark.parametrize("inline", [False, True])
+def test_queue_goes_on_in_the_next_loop_where_one_ended_before_its_batch(inline: bool) -> None:
+    engine = GatedEngine()
+    with queue_before(engine) as queue:
+
+        async def leave() -> None:
+            await submitted(queue, 1)
+            assert await asyncio.to_thread(engine.busy.wait, HANGS_S)
+
+        async def go_on() -> list[int | BaseException]:
+            tasks = await submitted(queue, 2, 3)
+            await asyncio.sleep(0)
+            assert engine.batches == [[1]]  # which an engine is not to be disturbed in
+            engine.gate.set()
+            return await results(tasks)
+
+        asyncio.run(leave())
+        if inline:
+            queue.plan_by({8: SHORT_S})
+        assert asyncio.run(go_on()) == [4, 6]
+    assert engine.batches == [[1], [2, 3]]
