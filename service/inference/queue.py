@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from service.errors import ClientGone, DeadlinePassed, TooLarge, Unavailable
 from service.inference.plan import plan
@@ -94,7 +94,10 @@ class BatchQueue(Generic[Item, Result]):
         self._waiting: deque[_Entry[Item, Result]] = deque()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"engine-{name}")
         self._reserved = 0
-        self._is_draining = False
+        self._loop: asyncio.AbstractEventLoop | None = None
+        """The event loop that computes batches until no item waits; None while none waits."""
+        self._computing: Future[Sequence[Result | Exception]] | None = None
+        """The last batch that was given to the thread."""
         self._backlog_since = 0.0
         self._done_since = 0
         self.plan_by({})
@@ -104,25 +107,16 @@ class BatchQueue(Generic[Item, Result]):
         sizes = range(1, self.max_batch_size + 1)
         self._plans = [(0, False), *(plan(waiting, batch_s) for waiting in sizes)]
 
-    @property
-    def is_full(self) -> bool:
-        """Whether no item fits any more."""
-        return self._taken >= self.limit
-
-    def overload(self, count: int = 1) -> Unavailable:
-        """The error for `count` more items that do not fit."""
-        return Unavailable(
-            f"{self.name} is overloaded: expected at most {self.limit} waiting images, "
-            f"got {self._taken + count}",
-            self._retry_after_s(),
-        )
-
     def check_room(self, count: int) -> None:
         """Raise Unavailable if `count` more items do not fit now, TooLarge if they never will."""
         if count > self.limit:
             raise TooLarge(f"expected at most {self.limit} images at once, got {count}")
         if self._taken + count > self.limit:
-            raise self.overload(count)
+            raise Unavailable(
+                f"{self.name} is overloaded: expected at most {self.limit} waiting images, "
+                f"got {self._taken + count}",
+                self._retry_after_s(),
+            )
 
     @contextlib.contextmanager
     def place(self) -> Iterator[None]:
@@ -144,14 +138,15 @@ class BatchQueue(Generic[Item, Result]):
         Raises Unavailable if the queue is full, DeadlinePassed or ClientGone if nobody waits for
         the result any more when its turn comes.
         """
+        self._leave_closed_loop()
         self.check_room(1)
         loop = asyncio.get_running_loop()
         now = time.perf_counter()
         entry: _Entry[Item, Result] = _Entry(item, request, loop.create_future(), now)
         self._waiting.append(entry)
         self._depth.set(len(self._waiting))
-        if not self._is_draining:
-            self._is_draining = True
+        if self._loop is None:
+            self._loop = loop
             self._backlog_since = now
             self._done_since = 0
             # In the next iteration of the loop: arrivals of this one form one batch.
@@ -164,22 +159,29 @@ class BatchQueue(Generic[Item, Result]):
                 self._depth.set(len(self._waiting))
             raise
 
+    def _leave_closed_loop(self) -> None:
+        """Forget a loop that ended before its batch did, as asyncio.run does on an error."""
+        if self._loop is not None and self._loop.is_closed():
+            self._loop = None
+            self._waiting.clear()
+
     def _drain(self, loop: asyncio.AbstractEventLoop) -> None:
         """Compute one batch after the other until no item waits."""
         size, inline = self._plans[min(len(self._waiting), self.max_batch_size)]
         batch = self._take(size)
         if not batch:
-            self._is_draining = False
+            self._loop = None
             return
         started = time.perf_counter()
         items = [entry.item for entry in batch]
-        if inline:
+        # An engine takes one batch at once; the thread may have one of a loop that has ended.
+        if inline and (self._computing is None or self._computing.done()):
             self._settle(batch, started, self._outcomes(items))
             loop.call_soon(self._drain, loop)
             return
-        computing = self._thread.submit(self._outcomes, items)
         finish = partial(self._finish, loop, batch, started)
-        computing.add_done_callback(lambda done: loop.call_soon_threadsafe(finish, done))
+        self._computing = self._thread.submit(self._outcomes, items)
+        self._computing.add_done_callback(partial(_call_soon, loop, finish))
 
     def _finish(
         self,
@@ -248,3 +250,12 @@ class BatchQueue(Generic[Item, Result]):
         """End the thread after its current batch; drop the waiting items."""
         self._waiting.clear()
         self._thread.shutdown(wait=False)
+
+
+def _call_soon(
+    loop: asyncio.AbstractEventLoop,
+    finish: Callable[["Future[Sequence[Any]]"], None],
+    computing: "Future[Sequence[Any]]",
+) -> None:
+    with contextlib.suppress(RuntimeError):  # the loop has ended: nobody waits for the batch
+        loop.call_soon_threadsafe(finish, computing)

@@ -1,6 +1,7 @@
 """Decode posted bytes into a network's input; every error of an input is found here."""
 
 import re
+import threading
 from io import BytesIO
 
 from PIL import Image, UnidentifiedImageError
@@ -19,6 +20,9 @@ _SIGNATURE = re.compile(
 # A JPEG scaled while it is decoded keeps at least this many times the network's side. Twice is
 # enough to resize from. Product photos keep more: a margin that is trimmed may be most of them.
 _RESERVE = {"cover": 2, "contain": 2, "stretch": 2, "fashion-mnist": 16}
+
+# Pillow unpacks an opened file's pixels at first use, and that not safely across threads.
+_UNPACKING = threading.Lock()
 
 _MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr")
 
@@ -63,11 +67,13 @@ def check_image(image: Image.Image, max_pixels: int) -> None:
 
 
 def detach(image: Image.Image) -> Image.Image:
-    """An image that may be scaled while it is decoded, without a change of the caller's."""
-    if not isinstance(image, JpegImageFile):
-        return image
-    unpack(image)
-    return image.copy()
+    """An image that may be scaled while it is decoded, without a change of the caller's.
+
+    The caller may give the same one to several threads at once.
+    """
+    with _UNPACKING:
+        unpack(image)
+    return image.copy() if isinstance(image, JpegImageFile) else image
 
 
 def decode(image: Image.Image, spec: Input) -> Floats:

@@ -19,6 +19,8 @@ from service.telemetry.metrics import Metrics
 
 Json = dict[str, Any]
 CACHED_PATHS = 1024
+# A longer path is nobody's model, and is not to be kept: URLs may have 64 KB.
+MAX_CACHED_PATH = 256
 
 
 @dataclass(frozen=True)
@@ -73,8 +75,12 @@ class Router:
         for route in routes:
             self._by_path.setdefault(route.path, {})[route.method] = route
         self._patterns = {path: _pattern(path) for path in self._by_path}
-        self.find = lru_cache(CACHED_PATHS)(self._find)
-        """The route of (method, path); raises UnknownRoute or WrongMethod."""
+        self.cached = lru_cache(CACHED_PATHS)(self._find)
+
+    def find(self, method: str, path: str) -> Match:
+        """The route of a request; raises UnknownRoute or WrongMethod."""
+        find = self.cached if len(path) <= MAX_CACHED_PATH else self._find
+        return find(method, path)
 
     def _find(self, method: str, path: str) -> Match:
         for known, pattern in self._patterns.items():

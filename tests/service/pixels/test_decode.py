@@ -2,6 +2,7 @@ import struct
 import subprocess
 import sys
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
 from pathlib import Path
 from random import Random
@@ -464,6 +465,18 @@ def test_callers_jpeg_is_upright_for_the_network(orientation: int) -> None:
 def test_callers_other_images_are_not_copied() -> None:
     for image in (gradient(), Image.open(BytesIO(FILES["PNG"]))):
         assert detach(image) is image
+
+
+@pytest.mark.parametrize("image_format", ["JPEG", "PNG"])
+def test_several_threads_may_decode_one_image_of_the_caller(image_format: str) -> None:
+    data = encode(noise(900, 900, 1), image_format)
+    spec = RESIZED["stretch"]
+    wanted = decode(detach(Image.open(BytesIO(data))), spec)
+    with ThreadPoolExecutor(4) as threads:
+        for _ in range(5):
+            mine = Image.open(BytesIO(data))
+            for came in threads.map(lambda image: decode(detach(image), spec), [mine] * 4):
+                np.testing.assert_array_equal(came, wanted)
 
 
 def test_callers_broken_jpeg_is_refused() -> None:

@@ -6,7 +6,7 @@ from service.errors import UnknownRoute, WrongMethod
 from service.protocols import catalog, health, native, pages
 from service.protocols.request import Request
 from service.protocols.response import Response
-from service.protocols.route import CACHED_PATHS, Context, Route, Router
+from service.protocols.route import CACHED_PATHS, MAX_CACHED_PATH, Context, Route, Router
 from service.tasks import TASKS
 
 ROUTES = (*native.routes(), *catalog.ROUTES, *health.ROUTES, *pages.ROUTES)
@@ -120,7 +120,14 @@ def test_path_may_have_a_route_for_each_method() -> None:
 def test_paths_that_callers_invent_do_not_fill_the_memory(router: Router) -> None:
     for number in range(2 * CACHED_PATHS):
         router.find("POST", f"/v1/models/{number}:predict")
-    assert router.find.cache_info().currsize <= CACHED_PATHS
+    assert router.cached.cache_info().currsize <= CACHED_PATHS
+
+
+def test_long_paths_are_found_but_not_kept(router: Router) -> None:
+    for length in (MAX_CACHED_PATH, 60_000):
+        name = "a" * (length - len("/v1/models/"))
+        assert router.find("GET", f"/v1/models/{name}").params == {"name": name}
+    assert router.cached.cache_info().currsize == 1
 
 
 def test_every_task_with_a_verb_has_its_form_route() -> None:

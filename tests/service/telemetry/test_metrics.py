@@ -338,3 +338,21 @@ def test_engine_of_any_worker_that_fails_is_told_of_by_all(opened: Open) -> None
     assert first.failing_engines() == [DENOISER[0]]
     del second
     assert first.failing_engines() == []
+
+
+def test_worker_knows_of_its_own_engine_where_the_shared_files_were_deleted(
+    opened: Open, tmp_path: Path
+) -> None:
+    metrics = opened()
+    for path in tmp_path.iterdir():
+        path.unlink()
+    assert metrics.failing_engines() == []
+    metrics.engine_failing[DENOISER].set(1)
+    assert metrics.failing_engines() == [DENOISER[0]]
+
+
+def test_model_is_named_once_however_many_of_its_versions_fail() -> None:
+    metrics = Metrics([CLASSIFIER, replace(CLASSIFIER, version="2")], PROTOCOLS)
+    for version in ("1", "2"):
+        metrics.engine_failing["tops", version].set(1)
+    assert metrics.failing_engines() == ["tops"]
