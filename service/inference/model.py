@@ -14,7 +14,7 @@ from PIL import Image
 from service.artifacts.files import Artifact
 from service.call import Call
 from service.engines.engine import Engine, Tensors
-from service.errors import ArtifactError, RequestError, Unavailable
+from service.errors import ArtifactError, RequestError
 from service.inference.queue import BatchQueue
 from service.inference.warmup import fastest_s, powers_of_two
 from service.pixels.decode import check_image, detach
@@ -95,17 +95,8 @@ class Model:
         sizes = reversed(self._sizes)
         self._queue.plan_by({size: fastest_s(self._compute, [*items] * size) for size in sizes})
 
-    @property
-    def is_full(self) -> bool:
-        """Whether the queue takes nothing more."""
-        return self._queue.is_full
-
-    def overload(self) -> Unavailable:
-        """What to answer where the queue takes nothing more."""
-        return self._queue.overload()
-
     def check_room(self, items: int) -> None:
-        """Raise Unavailable, or TooLarge, where the queue cannot take that many more."""
+        """Raise Unavailable if that many more do not fit now, TooLarge if they never will."""
         self._queue.check_room(items)
 
     async def infer(self, source: Source, options: Options, call: Call) -> Answer:

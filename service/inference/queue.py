@@ -104,25 +104,16 @@ class BatchQueue(Generic[Item, Result]):
         sizes = range(1, self.max_batch_size + 1)
         self._plans = [(0, False), *(plan(waiting, batch_s) for waiting in sizes)]
 
-    @property
-    def is_full(self) -> bool:
-        """Whether no item fits any more."""
-        return self._taken >= self.limit
-
-    def overload(self, count: int = 1) -> Unavailable:
-        """The error for `count` more items that do not fit."""
-        return Unavailable(
-            f"{self.name} is overloaded: expected at most {self.limit} waiting images, "
-            f"got {self._taken + count}",
-            self._retry_after_s(),
-        )
-
     def check_room(self, count: int) -> None:
         """Raise Unavailable if `count` more items do not fit now, TooLarge if they never will."""
         if count > self.limit:
             raise TooLarge(f"expected at most {self.limit} images at once, got {count}")
         if self._taken + count > self.limit:
-            raise self.overload(count)
+            raise Unavailable(
+                f"{self.name} is overloaded: expected at most {self.limit} waiting images, "
+                f"got {self._taken + count}",
+                self._retry_after_s(),
+            )
 
     @contextlib.contextmanager
     def place(self) -> Iterator[None]:
