@@ -53,7 +53,7 @@ def write_engines(
         }
         engines = measure(running, inputs, truth, task)
         if "litert" not in engines:
-            raise ExportError("expected numbers from LiteRT in float32, got something else")
+            raise ExportError("expected finite outputs from LiteRT in float32, got NaN or infinity")
         task.check_conversion(engines["litert"])
         choice = choose(_that_agree(engines, running, sample, task), task)
         files[choice["cpu"]].replace(folder / "model.tflite")
@@ -85,8 +85,8 @@ def choose(engines: Engines, task: TrainingTask) -> dict[Device, EngineName]:
     }
     if not lite:
         raise ExportError(
-            "expected the sample's answer and the quality of Keras from one of LiteRT's engines, "
-            f"got them from {', '.join(right)} alone"
+            "expected an engine of LiteRT with the sample's answer and the quality of Keras, "
+            f"got only {', '.join(right)}"
         )
     fast = [name for name in lite if lite[name] <= SAME_SPEED * min(lite.values())]
     return {
@@ -125,6 +125,6 @@ def _check_stored(network: keras.Model, stored: keras.Model) -> None:
     for tested, kept in zip(network.get_weights(), stored.get_weights(), strict=True):
         if not np.array_equal(tested, kept):
             raise ExportError(
-                f"expected a network whose weights float16 holds, for it has more than "
+                f"expected weights that float16 holds exactly, because the network has more than "
                 f"{HALF_ABOVE:,} parameters: call training.half.round_to_half before testing it"
             )

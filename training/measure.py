@@ -31,10 +31,10 @@ def measure(
     answers = {name: _answers(engine, inputs) for name, engine in running.items()}
     expected = answers["keras"]
     if not _are_finite(expected):
-        raise ExportError("expected a network that answers numbers, got one that does not")
+        raise ExportError("expected finite outputs from the network, got NaN or infinity")
     sound = {name: running[name] for name, came in answers.items() if _are_finite(came)}
     for name in running.keys() - sound.keys():
-        print(f"No {name}: some of its answers are no numbers")
+        print(f"No {name}: some of its outputs are NaN or infinite")
     times = _milliseconds(sound, inputs[:1])
     return {
         name: Engine(

@@ -146,7 +146,7 @@ class Manifest(Part):
                     f"got {name!r}"
                 )
             if device == "gpu" and not name.startswith("keras"):
-                raise ValueError(f"expected an engine on Keras for the gpu, got {name!r}")
+                raise ValueError(f"expected a Keras engine for the gpu, got {name!r}")
         return self
 
     def sample_files(self) -> set[str]:
@@ -205,14 +205,14 @@ def read_manifest(folder: Path, tasks: Tasks) -> Manifest:
     try:
         fields = json.loads(path.read_bytes())
         if not isinstance(fields, dict):
-            raise ArtifactError(f"field the file: expected an object, got {fields!r:.80}")
+            raise ArtifactError(f"expected an object, got {fields!r:.80}")
         return parse_manifest(fields, tasks)
     except OSError as error:
         raise ArtifactError(f"{path}: cannot be read: {error.strerror}") from error
     except ValidationError as error:
         raise ArtifactError(f"{path}: {_field_problems(error)}") from error
     except json.JSONDecodeError as error:
-        raise ArtifactError(f"{path}: field the file: expected JSON: {error}") from error
+        raise ArtifactError(f"{path}: expected JSON: {error}") from error
     except (ValueError, ArtifactError) as error:
         raise ArtifactError(f"{path}: {error}") from error
 
@@ -226,8 +226,9 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
 def _field_problems(error: ValidationError) -> str:
     problems: list[str] = []
     for detail in error.errors(include_url=False):
-        field = ".".join(str(part) for part in detail["loc"]) or "the file"
+        field = ".".join(str(part) for part in detail["loc"])
+        where = f"field {field}: " if field else ""  # of the manifest as a whole
         came: Any = detail["input"]
         given = "" if isinstance(came, dict) else f", got {came!r:.80}"
-        problems.append(f"field {field}: {detail['msg']}{given}")
+        problems.append(f"{where}{detail['msg']}{given}")
     return "; ".join(problems)

@@ -52,12 +52,14 @@ class Registry:
         """A model; without a version the highest; raises UnknownModel."""
         versions = self._by_name.get(name)
         if versions is None:
-            raise UnknownModel(f"expected a model of {', '.join(self.names())}; got {name!r:.80}")
+            raise UnknownModel(
+                f"unknown model {name!r:.80}; expected one of {', '.join(self.names())}"
+            )
         if version is None:
             return next(reversed(versions.values()))
         if version not in versions:
             raise UnknownModel(
-                f"{name}: expected version {', '.join(versions)}; got {version!r:.80}"
+                f"{name}: unknown version {version!r:.80}; expected one of {', '.join(versions)}"
             )
         return versions[version]
 
@@ -73,8 +75,8 @@ class Registry:
         model = self.select(self.default(task) if name is None else name, None, call)
         if not isinstance(model.task, task):
             raise BadInput(
-                f"expected a model for {task.name} to {task.verb} an image, "
-                f"got {model.manifest.name}, which is for {model.task.name}"
+                f"expected a model for {task.name}, "
+                f"got {model.manifest.name}, a model for {model.task.name}"
             )
         return model
 

@@ -54,7 +54,7 @@ def read_tokens(file: Path | None) -> Tokens:
         if digest and not _DIGEST.fullmatch(digest):
             raise SettingsError(
                 f"{name}: {file}, line {number}: expected a SHA-256 of 64 hexadecimal digits, "
-                f"got {len(digest)} characters that are none"
+                f"got other text of {len(digest)} characters"
             )
         if digest:
             names[bytes.fromhex(digest)] = comment.strip() or digest[:8].lower()

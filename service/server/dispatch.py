@@ -75,9 +75,7 @@ class Dispatcher:
             async with asyncio.timeout(timeout_s):
                 return await match.route.handler(self._context, request, match.params)
         except (TimeoutError, DeadlinePassed) as error:
-            raise DeadlinePassed(
-                f"expected an answer within {timeout_s:g} s, took longer"
-            ) from error
+            raise DeadlinePassed(f"no answer within {timeout_s:g} s") from error
 
     def refuse(self, request: Request, error: VitrineError) -> Response:
         """The response to a request that is not admitted."""

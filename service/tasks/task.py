@@ -151,8 +151,9 @@ class Task(ABC, Generic[Item, Output]):
             return self.default_options
         unknown = [name for name in parameters if name not in self.options_type.model_fields]
         if unknown:
-            known = ", ".join(self.options_type.model_fields) or "none"
-            raise BadInput(f"unknown parameter {unknown[0]!r:.80}: expected {known}")
+            known = ", ".join(self.options_type.model_fields)
+            expected = f"expected one of {known}" if known else f"{self.name} takes none"
+            raise BadInput(f"unknown parameter {unknown[0]!r:.80}; {expected}")
         return self.options_type.model_validate(dict(parameters))
 
 
