@@ -1,4 +1,4 @@
-"""All served models, and the one door to them: `infer`, which every protocol calls."""
+"""All served models, and their entry point: `infer`, which every protocol calls."""
 
 import asyncio
 from collections.abc import Mapping, Sequence
@@ -119,7 +119,7 @@ class Registry:
         call: Call,
         options: Options,
     ) -> list[Answer | Exception]:
-        """Answer several items, each in its place: one that cannot be answered is its error.
+        """Answer several items, in order; an item that cannot be answered becomes its error.
 
         What ends the whole call (overload, deadline, a client that has gone) is raised.
         """
@@ -150,7 +150,7 @@ class Registry:
         return [model for versions in self._by_name.values() for model in versions.values()]
 
     def close(self) -> None:
-        """Let every model's queue end."""
+        """End every model's queue."""
         for model in self._models():
             model.close()
 
@@ -215,4 +215,4 @@ def _announce_gpus(metrics: Metrics) -> None:
     metrics.watch(gpu_metrics)
     for gpu in gpu_memory():
         fields = {"gpu": gpu.number, "name": gpu.name, "memory_bytes": gpu.total_bytes}
-        logger.info("found", extra={"fields": fields})
+        logger.info("found a GPU", extra={"fields": fields})

@@ -63,7 +63,7 @@ def check_image(image: Image.Image, max_pixels: int) -> None:
 
 
 def detach(image: Image.Image) -> Image.Image:
-    """An image that may be scaled while it is decoded, without a change of the caller's."""
+    """A caller's image for `decode`, which would scale a JPEG in place: a JPEG is copied."""
     if not isinstance(image, JpegImageFile):
         return image
     unpack(image)

@@ -1,4 +1,4 @@
-"""The metrics that workers count: names, meanings, labels, and how each is written."""
+"""Definitions of the metrics that workers count: name, help text, labels, buckets."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -28,7 +28,7 @@ Exposed: TypeAlias = CounterMetricFamily | GaugeMetricFamily | HistogramMetricFa
 
 @dataclass(frozen=True)
 class Family:
-    """A metric: its name, what it says, its labels."""
+    """The definition of a metric: type, name, help text, labels."""
 
     kind: type[Exposed]
     name: str
