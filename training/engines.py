@@ -18,7 +18,7 @@ from training.measure import MAX_BATCH_S, Engines, measure
 from training.tasks.task import INPUT, Outputs, TrainingTask
 
 HALF_ABOVE = 5_000_000  # parameters: larger networks are stored in half precision
-SAME_SPEED = 1.1  # a ratio of times that another measurement may turn round
+SAME_SPEED = 1.1  # up to this ratio of times, the order may differ in another measurement
 
 
 def write_engines(
@@ -31,12 +31,13 @@ def write_engines(
     calibration: Floats,
     sample: Floats,
 ) -> tuple[Engines, dict[Device, EngineName]]:
-    """Write model.keras and the chosen model.tflite; returns all that was measured and the choice.
+    """Write model.keras and the chosen model.tflite; returns the measurements and the choice.
 
-    inputs are validation images as the network takes them, truth what the task judges answers by,
-    calibration images that 8 bits are fitted to, sample the one image (height, width, channels) to
-    which every engine must give the same answer. Raises ExportError for weights that half precision
-    does not hold, answers that are no numbers, and where none of LiteRT's engines is right.
+    `inputs` are preprocessed validation images and `truth` their right answers, in the task's form.
+    The 8-bit engines are fitted to `calibration`, preprocessed training images. Every engine must
+    give the same answer to `sample`, one image (height, width, channels). Raises ExportError for
+    weights that half precision does not hold, for outputs that are not finite, and if none of
+    LiteRT's engines is accurate enough.
     """
     model = folder / "model.keras"
     network.save(model)
@@ -71,12 +72,12 @@ def write_engines(
 
 
 def choose(engines: Engines, task: TrainingTask) -> dict[Device, EngineName]:
-    """The fastest that are right enough: of LiteRT's for the CPU, of Keras's for the GPU.
+    """The fastest accurate engine for each device: one of LiteRT for the CPU, of Keras for the GPU.
 
-    Of engines that are as fast as each other, the most exact. On a CPU Keras is measured for
-    comparison: it would have to win by more than TensorFlow's 2 GB in every place that serves. On a
-    GPU, which export may not have, half precision is taken for the faster one. Raises ExportError
-    if none of LiteRT's is right enough.
+    Among engines of about the same speed the most exact one is taken. On a CPU, Keras is measured
+    for comparison only: serving it would add TensorFlow's 2 GB to every installation. On a GPU,
+    which export may not have, half precision is assumed to be the faster one. Raises ExportError if
+    no engine of LiteRT is accurate enough.
     """
     float32 = engines["keras"].quality
     right = [name for name, engine in engines.items() if task.is_right(engine.quality, float32)]
@@ -107,7 +108,7 @@ def _that_agree(
     sample: Floats,
     task: TrainingTask,
 ) -> Engines:
-    """Those whose answer to the sample is that of Keras."""
+    """The engines that give the answer of Keras to the sample."""
     answers = {name: sample_answer(running[name], sample, task) for name in engines}
     return {
         name: engine
@@ -117,7 +118,7 @@ def _that_agree(
 
 
 def sample_answer(engine: RunningEngine, sample: Floats, task: TrainingTask) -> Outputs:
-    """What an engine answers to one image (height, width, channels)."""
+    """An engine's outputs for one image (height, width, channels)."""
     return task.answer(sample, lambda batch: engine.predict({INPUT: batch}))
 
 
