@@ -4,7 +4,14 @@ from collections.abc import Iterator
 import pytest
 
 from service import errors
-from service.errors import RequestError, StartError, Unauthorized, Unavailable, VitrineError
+from service.errors import (
+    RequestError,
+    StartError,
+    Unauthorized,
+    Unavailable,
+    VitrineError,
+    WrongMethod,
+)
 
 CONTRACT = {
     "BadInput": 400,
@@ -62,9 +69,15 @@ def test_overload_says_when_to_come_back(seconds: int, header: str) -> None:
     assert Unavailable("overloaded", seconds).headers == {"Retry-After": header}
 
 
-def test_stranger_is_told_how_to_be_known() -> None:
+def test_unauthenticated_caller_learns_the_scheme() -> None:
     assert Unauthorized("no token").headers == {"WWW-Authenticate": 'Bearer realm="vitrine"'}
 
 
-def test_only_overload_and_denial_set_headers() -> None:
-    assert [error for error in ALL if error("so").headers] == [Unauthorized, Unavailable]
+def test_wrong_method_names_the_allowed_ones() -> None:
+    assert WrongMethod("expected GET", ["GET", "HEAD"]).headers == {"Allow": "GET, HEAD"}
+
+
+def test_no_other_error_sets_headers() -> None:
+    others = [error for error in ALL if error not in (Unauthorized, WrongMethod, Unavailable)]
+    assert others
+    assert not any(error("so").headers for error in others)
