@@ -129,7 +129,7 @@ The recorded answer: `{expected}`."""
 
 
 def speed_table(manifest: Manifest) -> str:
-    """For every engine: milliseconds by batch size, and its accuracy beside the float network."""
+    """For every engine: milliseconds by batch size, and quality beside the float network's."""
     sizes = list(next(iter(manifest.engines.values())).milliseconds)
     measures = TASKS[manifest.task.type].columns
     titles = [title for title, _ in measures.values()]

@@ -1,4 +1,4 @@
-"""Measure engines: their quality beside the float network's, and their time per batch."""
+"""Measure engines: their quality compared with the float network's, and time per batch."""
 
 import time
 from typing import Any

@@ -50,7 +50,7 @@ async def read_form(
             ) from error
         raise BadInput(f"expected a well-formed {MULTIPART} body: {error.message}") from error
     except OSError as error:  # parts of more than 1 MB lie in a temporary file
-        raise Unavailable(f"no room for a form: {error.strerror}") from error
+        raise Unavailable(f"cannot store the form: {error.strerror}") from error
     try:
         return await _form(parsed, allowed, max_images)
     finally:

@@ -19,7 +19,7 @@ class Tokens:
         self._names = names
 
     def identify(self, headers: Mapping[bytes, bytes]) -> str:
-        """The name of the caller's token, "" where none is asked for; raises Unauthorized."""
+        """The name of the caller's token, "" where none is needed; raises Unauthorized."""
         if self._names is None:
             return ""
         sent = headers.get(b"authorization")

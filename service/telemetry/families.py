@@ -100,7 +100,7 @@ PREDICTIONS = Family(
 PROGRESSIVE_JPEGS = Family(
     CounterMetricFamily,
     "vitrine_progressive_jpegs_total",
-    "JPEGs that are unpacked in full before they are scaled down: 3 to 8 bytes a pixel",
+    "JPEGs that are decoded at full size before they are scaled down: 3 to 8 bytes a pixel",
     ("model", "version"),
 )
 ENGINE_FAILING = Family(
