@@ -1,1 +1,1 @@
-"""The online half: a straight path from a posted image to an answer."""
+"""The online half: from a posted image to an answer."""

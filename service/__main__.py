@@ -40,13 +40,13 @@ def main() -> None:
 @cache
 def _bentoml_schema() -> dict[str, Any]:
     # Only when it is asked for: BentoML takes longer to import than all that a worker loads.
-    from service.server.app import settle
+    from service.server.app import freeze_loaded_objects
     from service.service import SETTINGS, bentoml_schema
     from service.telemetry.log import configure_logging
 
     configure_logging(SETTINGS.log_format)  # BentoML has configured its own
     schema = bentoml_schema()
-    settle()  # what BentoML has brought will stay, too
+    freeze_loaded_objects()  # BentoML's modules stay, too
     return schema
 
 

@@ -1,4 +1,4 @@
-"""What the inside of the service knows of one request, whichever protocol it came by."""
+"""One inference request as the service sees it, whatever protocol it arrived by."""
 
 import math
 import time
@@ -6,9 +6,10 @@ from collections.abc import Callable
 
 
 class Call:
-    """One request on its way through decode, queue, engine and encode, and its record.
+    """The state and the record of one request: decode, queue, engine, encode.
 
-    Times are seconds of time.perf_counter. Model, queue, log, metrics and tracing see this alone.
+    Times are in seconds of time.perf_counter. Model, queue, log, metrics and tracing know nothing
+    else of a request.
     """
 
     __slots__ = (
@@ -32,15 +33,15 @@ class Call:
         self.is_gone = is_gone
         """Whether nobody waits for the answer any more."""
         self.token = ""
-        """The name of the token that the caller showed, where tokens have names."""
+        """The name of the caller's token; empty where no token is needed."""
         self.model = ""
         self.version = ""
         self.task = ""
         self.items = 0
         self.batch_size = 0
-        """Of the largest batch that an item was computed in."""
+        """The size of the largest batch that contained an item of this call."""
         self.stages: list[tuple[str, float, float]] = []
-        """For each item: the stage, when it began, and its seconds."""
+        """For each stage of each item: its name, when it began, and its seconds."""
 
     def stages_s(self) -> dict[str, float]:
         """The seconds that all items together spent in each stage."""

@@ -1,7 +1,7 @@
 """Every error that Vitrine raises on purpose, and the HTTP status of each.
 
 VitrineError
-├── RequestError              the caller can mend it
+├── RequestError              the caller can fix it
 │   ├── BadInput          400
 │   ├── Unauthorized      401
 │   ├── UnknownModel      404
@@ -33,7 +33,7 @@ class VitrineError(Exception):
 
 
 class RequestError(VitrineError):
-    """A mistake that the caller can mend."""
+    """An error of the caller."""
 
     status = 400
 

@@ -59,5 +59,5 @@ def may_have_gpu(
 
 
 def keras_is_installed() -> bool:
-    """Whether Keras is installed, which alone can use a GPU."""
+    """Whether Keras is installed; no other engine can use a GPU."""
     return importlib.util.find_spec("keras") is not None

@@ -10,7 +10,7 @@ from typing import Any
 import bentoml
 from PIL import Image
 
-from service.server.app import App, bound_threads, settle
+from service.server.app import App, freeze_loaded_objects, limit_decode_threads
 from service.server.bento import FrontedService, infer, is_worker, starting
 from service.server.drain import drain_on_sigterm
 from service.settings import read_settings
@@ -47,10 +47,10 @@ class Vitrine:
             App(SETTINGS).close()
 
     @bentoml.on_startup
-    def settle(self) -> None:
-        """Leave what is loaded alone from now on."""
-        settle()
-        bound_threads()
+    def prepare(self) -> None:
+        """Tune the loaded process: garbage collection, decode threads, draining on SIGTERM."""
+        freeze_loaded_objects()
+        limit_decode_threads()
         if SETTINGS.drain_s:
             drain_on_sigterm(self.app.drain, SETTINGS.drain_s)
 
@@ -71,7 +71,7 @@ class Vitrine:
 
     @bentoml.on_shutdown
     def close(self) -> None:
-        """Let the models' threads end, and send the last traces."""
+        """End the models' threads, and send the last traces."""
         self.app.close()
         tracing.close()
 

@@ -1,1 +1,1 @@
-"""The offline half: one recipe per model, and the few things that recipes share."""
+"""The offline half: one recipe per model, and what recipes share."""

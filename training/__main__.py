@@ -57,7 +57,7 @@ def _upgrade(folders: list[Path]) -> int:
         print("expected folders of artifacts, such as models/fashion-mnist/1", file=sys.stderr)
         return 2
     with tempfile.TemporaryDirectory() as scratch, native_messages_to(Path(scratch) / "log"):
-        # TensorFlow comes with it.
+        # It imports TensorFlow.
         from training.upgrade import upgrade
 
         for folder in folders:

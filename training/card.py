@@ -1,4 +1,4 @@
-"""The model card: what a recipe says of its model, and the numbers of its manifest."""
+"""The model card: the text of a recipe, and the numbers of the manifest."""
 
 import json
 from collections.abc import Callable
@@ -23,7 +23,7 @@ class Card:
     data: str
     limits: str
     results: Callable[[Manifest], str] | None = None
-    """What is said of the metrics; None leaves it to the task."""
+    """The section Results, from the manifest; None takes the task's."""
     figures: tuple[tuple[str, str], ...] | None = None
     """Titles and files of the pictures; None takes the task's."""
 
@@ -129,7 +129,7 @@ The recorded answer: `{expected}`."""
 
 
 def speed_table(manifest: Manifest) -> str:
-    """Of every engine: milliseconds by batch size, and what it costs against the float network."""
+    """For every engine: milliseconds by batch size, and quality beside the float network's."""
     sizes = list(next(iter(manifest.engines.values())).milliseconds)
     measures = TASKS[manifest.task.type].columns
     titles = [title for title, _ in measures.values()]

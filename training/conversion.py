@@ -13,13 +13,13 @@ from service.pixels.preprocess import Floats
 from training.errors import ExportError
 from training.rounding import round_weights
 
-REPRESENTATIVE_IMAGES = 100  # that the ranges of activations are taken from
+REPRESENTATIVE_IMAGES = 100  # the ranges of activations are measured on them
 
 
 def convert(network: keras.Model, images: Floats, folder: Path) -> dict[EngineName, Path]:
-    """Write the network as float32, with weights in 8 bits, and with activations in 8 bits, too.
+    """Write the network in float32, with 8-bit weights, and with 8-bit weights and activations.
 
-    images are some that the network may be given, to round its weights and activations for. Raises
+    `images` (n, height, width, channels) are typical inputs: the rounding is fitted to them. Raises
     ExportError if LiteRT cannot take the network.
     """
     import tensorflow as tf
@@ -44,7 +44,7 @@ def convert(network: keras.Model, images: Floats, folder: Path) -> dict[EngineNa
     for name, each in tqdm(converters.items(), "convert"):
         try:
             converted = each.convert()
-        except Exception as error:  # of whatever kind the converter's is
+        except Exception as error:  # the converter raises many types
             if name == "litert":
                 raise ExportError(f"LiteRT cannot take this network: {error}") from error
             print(f"No {name}: the network cannot be converted: {error}")

@@ -35,7 +35,7 @@ def read_help(path: Path) -> str:
 
 
 def read_declaration(path: Path) -> Declaration:
-    """Read a recipe's file; raises TrainingError if a constant uses what is not in `options`."""
+    """Read a recipe's file; raises TrainingError if a constant uses a name that `options` lacks."""
     constants: dict[str, Any] = {}
     for node in ast.parse(path.read_text()).body:
         match node:

@@ -18,7 +18,7 @@ from training.measure import MAX_BATCH_S, Engines, measure
 from training.tasks.task import INPUT, Outputs, TrainingTask
 
 HALF_ABOVE = 5_000_000  # parameters: larger networks are stored in half precision
-SAME_SPEED = 1.1  # a ratio of times that another measurement may turn round
+SAME_SPEED = 1.1  # up to this ratio of times, the order may differ in another measurement
 
 
 def write_engines(
@@ -31,12 +31,13 @@ def write_engines(
     calibration: Floats,
     sample: Floats,
 ) -> tuple[Engines, dict[Device, EngineName]]:
-    """Write model.keras and the chosen model.tflite; returns all that was measured and the choice.
+    """Write model.keras and the chosen model.tflite; returns the measurements and the choice.
 
-    inputs are validation images as the network takes them, truth what the task judges answers by,
-    calibration images that 8 bits are fitted to, sample the one image (height, width, channels) to
-    which every engine must give the same answer. Raises ExportError for weights that half precision
-    does not hold, answers that are no numbers, and where none of LiteRT's engines is right.
+    `inputs` are preprocessed validation images and `truth` their right answers, in the task's form.
+    The 8-bit engines are fitted to `calibration`, preprocessed training images. Every engine must
+    give the same answer to `sample`, one image (height, width, channels). Raises ExportError for
+    weights that half precision does not hold, for outputs that are not finite, and if none of
+    LiteRT's engines is accurate enough.
     """
     model = folder / "model.keras"
     network.save(model)
@@ -53,7 +54,7 @@ def write_engines(
         }
         engines = measure(running, inputs, truth, task)
         if "litert" not in engines:
-            raise ExportError("expected numbers from LiteRT in float32, got something else")
+            raise ExportError("expected finite outputs from LiteRT in float32, got NaN or infinity")
         task.check_conversion(engines["litert"])
         choice = choose(_that_agree(engines, running, sample, task), task)
         files[choice["cpu"]].replace(folder / "model.tflite")
@@ -71,12 +72,12 @@ def write_engines(
 
 
 def choose(engines: Engines, task: TrainingTask) -> dict[Device, EngineName]:
-    """The fastest that are right enough: of LiteRT's for the CPU, of Keras's for the GPU.
+    """The fastest accurate engine for each device: one of LiteRT for the CPU, of Keras for the GPU.
 
-    Of engines that are as fast as each other, the most exact. On a CPU Keras is measured for
-    comparison: it would have to win by more than TensorFlow's 2 GB in every place that serves. On a
-    GPU, which export may not have, half precision is taken for the faster one. Raises ExportError
-    if none of LiteRT's is right enough.
+    Among engines of about the same speed the most exact one is taken. On a CPU, Keras is measured
+    for comparison only: serving it would add TensorFlow's 2 GB to every installation. On a GPU,
+    which export may not have, half precision is assumed to be the faster one. Raises ExportError if
+    no engine of LiteRT is accurate enough.
     """
     float32 = engines["keras"].quality
     right = [name for name, engine in engines.items() if task.is_right(engine.quality, float32)]
@@ -85,8 +86,8 @@ def choose(engines: Engines, task: TrainingTask) -> dict[Device, EngineName]:
     }
     if not lite:
         raise ExportError(
-            "expected the sample's answer and the quality of Keras from one of LiteRT's engines, "
-            f"got them from {', '.join(right)} alone"
+            "expected an engine of LiteRT with the sample's answer and the quality of Keras, "
+            f"got only {', '.join(right)}"
         )
     fast = [name for name in lite if lite[name] <= SAME_SPEED * min(lite.values())]
     return {
@@ -107,7 +108,7 @@ def _that_agree(
     sample: Floats,
     task: TrainingTask,
 ) -> Engines:
-    """Those whose answer to the sample is that of Keras."""
+    """The engines that give the answer of Keras to the sample."""
     answers = {name: sample_answer(running[name], sample, task) for name in engines}
     return {
         name: engine
@@ -117,7 +118,7 @@ def _that_agree(
 
 
 def sample_answer(engine: RunningEngine, sample: Floats, task: TrainingTask) -> Outputs:
-    """What an engine answers to one image (height, width, channels)."""
+    """An engine's outputs for one image (height, width, channels)."""
     return task.answer(sample, lambda batch: engine.predict({INPUT: batch}))
 
 
@@ -125,6 +126,6 @@ def _check_stored(network: keras.Model, stored: keras.Model) -> None:
     for tested, kept in zip(network.get_weights(), stored.get_weights(), strict=True):
         if not np.array_equal(tested, kept):
             raise ExportError(
-                f"expected a network whose weights float16 holds, for it has more than "
+                f"expected weights that float16 holds exactly, because the network has more than "
                 f"{HALF_ABOVE:,} parameters: call training.half.round_to_half before testing it"
             )

@@ -1,4 +1,4 @@
-"""From a trained network to an artifact that the service loads; the manifest is written last."""
+"""Export a trained network as an artifact that the service loads; writes the manifest last."""
 
 import hashlib
 import importlib.metadata
@@ -39,7 +39,7 @@ LIBRARIES = ("keras", "tensorflow", "jax", "torch", "numpy", "pillow", "ai-edge-
 
 @dataclass(frozen=True)
 class Trained:
-    """A trained network and all that an artifact says of it."""
+    """A trained network, and everything else that its artifact contains."""
 
     name: str
     task: TrainingTask
@@ -47,9 +47,9 @@ class Trained:
     network: keras.Model
     validation: Floats
     validation_truth: Any
-    """What the task judges answers by: labels (n,), or the images that a denoiser should give."""
+    """The right answers: labels (n,), or the images that a denoiser should return."""
     calibration: Floats
-    """Training images as the network takes them, that 8 bits are fitted to: CALIBRATION_IMAGES."""
+    """CALIBRATION_IMAGES preprocessed training images; the 8-bit engines are fitted to them."""
     metrics: dict[str, float]
     sample: Image.Image
     dataset: str
@@ -107,9 +107,9 @@ def _write_sample(
     engines: Engines,
     served: Sequence[EngineName],
 ) -> dict[str, Any]:
-    """Record what the float network answers to the sample, and how far the served engines are off.
+    """Record the float network's answer to the sample, and how far the served engines differ.
 
-    They agree: `write_engines` serves no other.
+    They agree in the task's sense: `write_engines` chooses no other.
     """
     trained.sample.save(folder / "sample.png", optimize=True)
     tensors = {"inputs": [INPUT], "outputs": list(trained.task.outputs())}

@@ -100,7 +100,7 @@ class _Search:
 
 
 def _named(entries: Sequence[Path], names: Sequence[str], folder: Path) -> Path | None:
-    """The folder with one of these names, in capitals or not."""
+    """The folder with one of these names, ignoring case; raises DataError for two."""
     found = [path for path in entries if path.is_dir() and path.name.casefold() in names]
     if len(found) > 1:
         got = ", ".join(path.name for path in found)
@@ -124,7 +124,7 @@ def _by_class(folder: Path, most_of_each: int | None, search: _Search) -> dict[s
         if any(_named(inner, names, path) for names in SPLITS):
             raise DataError(f"{folder.absolute()}: {SHAPE}; got splits within {shown(path)}")
     real = folder.resolve()
-    seen = {str(path): path for path in (real, *real.parents)}  # a link to one of them is a circle
+    seen = {str(path): path for path in (real, *real.parents)}  # a link to one of them is a cycle
     return {
         label: [file for path in paths for file in search.files_below(path, seen)][:most_of_each]
         for label, paths in by_label.items()
@@ -149,5 +149,5 @@ def _by_label(folders: Sequence[Path]) -> dict[str, list[Path]]:
 
 
 def shown(path: Path) -> str:
-    """A path that can be printed, whatever its bytes are."""
+    """A path as printable text, whatever its bytes are."""
     return os.fsencode(path).decode(errors="backslashreplace")

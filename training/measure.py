@@ -1,4 +1,4 @@
-"""What engines cost: how far their answers are from the float network's, and how long they take."""
+"""Measure engines: their quality compared with the float network's, and time per batch."""
 
 import time
 from typing import Any
@@ -23,18 +23,18 @@ Engines = dict[EngineName, Engine]
 def measure(
     running: dict[EngineName, RunningEngine], inputs: Floats, truth: Any, task: TrainingTask
 ) -> Engines:
-    """How right and how fast each is, but for those that answer something else than numbers.
+    """The quality and the speed of each engine; one whose outputs are not finite is left out.
 
-    inputs are images as the network takes them, truth what the task judges answers by. Raises
-    ExportError if the float network itself gives no numbers.
+    `inputs` are preprocessed images and `truth` their right answers, in the task's form. Raises
+    ExportError if the outputs of the float network itself are not finite.
     """
     answers = {name: _answers(engine, inputs) for name, engine in running.items()}
     expected = answers["keras"]
     if not _are_finite(expected):
-        raise ExportError("expected a network that answers numbers, got one that does not")
+        raise ExportError("expected finite outputs from the network, got NaN or infinity")
     sound = {name: running[name] for name, came in answers.items() if _are_finite(came)}
     for name in running.keys() - sound.keys():
-        print(f"No {name}: some of its answers are no numbers")
+        print(f"No {name}: some of its outputs are NaN or infinite")
     times = _milliseconds(sound, inputs[:1])
     return {
         name: Engine(
@@ -70,8 +70,8 @@ def _milliseconds(
 ) -> dict[EngineName, dict[str, float]]:
     """Median time of one `predict` by engine and batch size.
 
-    They take turns, for a machine's speed varies. The largest batch comes first, so that buffers
-    are in place; one that the fastest engine takes too long for is left out.
+    Engines take turns, because a machine's speed varies. The largest batch comes first, so that
+    buffers are allocated. Sizes for which the fastest engine takes over MAX_BATCH_S are left out.
     """
     alone_s = min(_median_s(engines, example, rounds=3).values())
     sizes = [size for size in TIMED_BATCHES if size == 1 or size * alone_s <= MAX_BATCH_S]
@@ -91,6 +91,6 @@ def _median_s(
         for name, engine in engines.items():
             start = time.perf_counter()
             engine.predict({INPUT: batch})
-            if number:  # the first prepares
+            if number:  # the first round warms up
                 taken[name].append(time.perf_counter() - start)
     return {name: float(np.median(seconds)) for name, seconds in taken.items()}

@@ -31,7 +31,7 @@ class Photos:
     labels: Labels
     training: Labels
     validation: Labels
-    """Not trained on; decides which epoch's weights are kept."""
+    """Not used for training; decides which epoch's weights are kept."""
     test: Labels
     """Used for nothing else. The folder `validation`, if there is no folder `test`."""
     sha256: str

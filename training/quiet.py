@@ -1,4 +1,4 @@
-"""TensorFlow's log messages go to a file; the terminal shows the recipe's own output."""
+"""Send TensorFlow's log messages to a file; the terminal shows the recipe's own output."""
 
 import contextlib
 import logging

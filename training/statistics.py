@@ -1,8 +1,8 @@
-"""How sure a figure is."""
+"""Confidence intervals."""
 
 import math
 
-Z_95 = 1.959964  # of the normal distribution: 95 % lie within so many deviations
+Z_95 = 1.959964  # 95 % of a normal distribution lie within this many standard deviations
 
 
 def wilson_interval(share: float, count: int) -> tuple[float, float]:

@@ -1,4 +1,4 @@
-"""Write an artifact's manifest and card again in today's form; its network stays as it is."""
+"""Rewrite an artifact's manifest and card in the newest form; the network stays as it is."""
 
 import importlib
 import re
@@ -24,8 +24,8 @@ _SECTIONS = {
 def upgrade(folder: Path) -> None:
     """Bring `models/<name>/<version>` to the newest schema.
 
-    Raises ArtifactError for an artifact that is not whole, ExportError for a card without the
-    sections that a card has.
+    Raises ArtifactError for an incomplete artifact, ExportError for a card without the usual
+    sections.
     """
     manifest = read_manifest(folder, TASKS)
     verify(Artifact(folder, manifest))
@@ -35,7 +35,7 @@ def upgrade(folder: Path) -> None:
 
 
 def _card(path: Path, manifest: Manifest) -> Card:
-    """The words of a card that was rendered before."""
+    """The text of a card that was rendered before."""
     text = path.read_text()
     title = re.search(r"^# (.+?)( \(smoke run.*)?$", text, re.MULTILINE)
     words: dict[str, str] = {}

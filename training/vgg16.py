@@ -174,7 +174,7 @@ def _check_shapes(weights: Weights) -> None:
 
 
 def _shown(folder: Path, manifest: Manifest) -> str:
-    """A path that is valid in another checkout, if there is one."""
+    """A path that is valid in another checkout too, where possible."""
     if folder.resolve().is_relative_to(Path.cwd()):
         return folder.resolve().relative_to(Path.cwd()).as_posix()
     return f"models/{manifest.name}/{manifest.version}"

@@ -1,7 +1,7 @@
 """The manifest of an artifact: what training writes and the service reads, typed once.
 
-It does not know the kinds of model: `parse_manifest` is handed them, and each brings the types of
-its own part and of its sample's answer.
+It does not know the tasks: `parse_manifest` gets them as an argument. Each task brings the types
+of its own part and of its sample's answer.
 """
 
 import json
@@ -28,8 +28,8 @@ from service.pixels.spec import Input
 MANIFEST_FILE = "manifest.json"
 SCHEMA = 2
 
-# What decides on the size of a batch: what a call costs the service beside the engine's own time,
-# and how small a gain is not worth waiting for.
+# They decide the batch size: what a call costs the service beside the engine's own time, and the
+# gain below which a larger batch is not worth its wait.
 CALL_MS = 0.1
 ABOUT_AS_QUICK = 1.1
 
@@ -69,13 +69,13 @@ class Engine(Part):
     quality: dict[str, FiniteFloat] = Field(default_factory=dict)
     """How right its answers are, by the task's measures."""
     milliseconds: dict[BatchSize, float] = Field(min_length=1)
-    """Of one batch, by its size; none larger is served on a CPU, unless the settings say so."""
+    """Of one batch, by its size; a CPU gets none larger unless VITRINE_MAX_BATCH_SIZE says so."""
 
     @property
     def best_batch(self) -> int:
-        """The smallest batch that is about as quick, an image, as any that was measured.
+        """The smallest batch whose time per image is within 10 % of the best that was measured.
 
-        Where computing together saves nothing, images answered one by one wait for less.
+        Where batching saves nothing, single images wait less.
         """
         each = {int(size): (ms + CALL_MS) / int(size) for size, ms in self.milliseconds.items()}
         return min(size for size, ms in each.items() if ms <= ABOUT_AS_QUICK * min(each.values()))
@@ -146,7 +146,7 @@ class Manifest(Part):
                     f"got {name!r}"
                 )
             if device == "gpu" and not name.startswith("keras"):
-                raise ValueError(f"expected an engine on Keras for the gpu, got {name!r}")
+                raise ValueError(f"expected a Keras engine for the gpu, got {name!r}")
         return self
 
     def sample_files(self) -> set[str]:
@@ -205,14 +205,14 @@ def read_manifest(folder: Path, tasks: Tasks) -> Manifest:
     try:
         fields = json.loads(path.read_bytes())
         if not isinstance(fields, dict):
-            raise ArtifactError(f"field the file: expected an object, got {fields!r:.80}")
+            raise ArtifactError(f"expected an object, got {fields!r:.80}")
         return parse_manifest(fields, tasks)
     except OSError as error:
         raise ArtifactError(f"{path}: cannot be read: {error.strerror}") from error
     except ValidationError as error:
         raise ArtifactError(f"{path}: {_field_problems(error)}") from error
     except json.JSONDecodeError as error:
-        raise ArtifactError(f"{path}: field the file: expected JSON: {error}") from error
+        raise ArtifactError(f"{path}: expected JSON: {error}") from error
     except (ValueError, ArtifactError) as error:
         raise ArtifactError(f"{path}: {error}") from error
 
@@ -226,8 +226,9 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
 def _field_problems(error: ValidationError) -> str:
     problems: list[str] = []
     for detail in error.errors(include_url=False):
-        field = ".".join(str(part) for part in detail["loc"]) or "the file"
+        field = ".".join(str(part) for part in detail["loc"])
+        where = f"field {field}: " if field else ""  # of the manifest as a whole
         came: Any = detail["input"]
         given = "" if isinstance(came, dict) else f", got {came!r:.80}"
-        problems.append(f"field {field}: {detail['msg']}{given}")
+        problems.append(f"{where}{detail['msg']}{given}")
     return "; ".join(problems)

@@ -19,7 +19,7 @@ class KerasEngine:
     Weights and answers stay in float32.
     """
 
-    fixed_sizes = True  # its backends compile the network anew for a shape that they do not know
+    fixed_sizes = True  # its backends compile the network again for each new shape
 
     def __init__(
         self,
@@ -74,7 +74,7 @@ def _structure(network: Any, side: str) -> Any:
 
 
 def _in_half(network: Any) -> Any:
-    """The same network with every layer computing in half precision, but for a softmax alone."""
+    """The same network with every layer in half precision, except Softmax layers."""
     import keras
 
     def convert(layer: Any) -> Any:

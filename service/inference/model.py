@@ -1,7 +1,4 @@
-"""One served model, the machine between queue and engine: decode, queue, engine, encode.
-
-It knows no task: what differs from one kind of model to another is asked of the task.
-"""
+"""One served model, whatever its task: decode, queue, engine, encode."""
 
 import asyncio
 import time
@@ -67,7 +64,7 @@ class Model:
 
     def _max_batch_size(self) -> int:
         measured = self.manifest.engines[self.engine.name].best_batch
-        if self.engine.device == "gpu":  # what was measured is what a CPU takes
+        if self.engine.device == "gpu":  # export measured on a CPU
             measured = max(measured, GPU_BATCH_SIZE)
         return self._settings.max_batch_size or measured
 
@@ -96,7 +93,7 @@ class Model:
         self._queue.plan_by({size: fastest_s(self._compute, [*items] * size) for size in sizes})
 
     def check_room(self, items: int) -> None:
-        """Raise Unavailable, or TooLarge, where the queue cannot take that many more."""
+        """Raise Unavailable if that many more do not fit now, TooLarge if they never will."""
         self._queue.check_room(items)
 
     async def infer(self, source: Source, options: Options, call: Call) -> Answer:
@@ -117,7 +114,7 @@ class Model:
         return answer
 
     def close(self) -> None:
-        """Let the queue's thread end."""
+        """End the queue's thread."""
         self._queue.close()
 
     async def _decode(self, source: Source) -> Any:
@@ -135,7 +132,7 @@ class Model:
         return await asyncio.to_thread(decode, image, self._settings)
 
     def _from_opened(self, image: Image.Image, limits: ImageLimits) -> Any:
-        """An item of a caller's own image, which stays as it was."""
+        """An item from a caller's own image, which is not changed."""
         return self.task.from_image(detach(image), limits)
 
     def _shipped(self, file: str) -> Image.Image:
@@ -162,7 +159,7 @@ class Model:
         return self.task.compute(items, self._run)
 
     def _run(self, batch: Tensors) -> Mapping[str, Floats]:
-        """The engine's answer; one that fails time after time marks this process as not alive."""
+        """The engine's outputs; MAX_FAILURES failures in a row make `/livez` answer 503."""
         count = len(next(iter(batch.values())))
         if self.engine.fixed_sizes:
             batch = self._padded(batch, count)
@@ -177,7 +174,7 @@ class Model:
             self._failures = 0
             self._engine_failing.set(0)
         for name, output in outputs.items():
-            if not np.isfinite(output).all():  # the image's doing, in half precision
+            if not np.isfinite(output).all():  # an image can overflow half precision
                 raise FloatingPointError(f"{self.engine.name}: {name} is not finite")
         return {name: output[:count] for name, output in outputs.items()}
 

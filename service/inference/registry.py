@@ -1,4 +1,4 @@
-"""All served models, and the one door to them: `infer`, which every protocol calls."""
+"""All served models, and their entry point: `infer`, which every protocol calls."""
 
 import asyncio
 from collections.abc import Mapping, Sequence
@@ -52,12 +52,14 @@ class Registry:
         """A model; without a version the highest; raises UnknownModel."""
         versions = self._by_name.get(name)
         if versions is None:
-            raise UnknownModel(f"expected a model of {', '.join(self.names())}; got {name!r:.80}")
+            raise UnknownModel(
+                f"unknown model {name!r:.80}; expected one of {', '.join(self.names())}"
+            )
         if version is None:
             return next(reversed(versions.values()))
         if version not in versions:
             raise UnknownModel(
-                f"{name}: expected version {', '.join(versions)}; got {version!r:.80}"
+                f"{name}: unknown version {version!r:.80}; expected one of {', '.join(versions)}"
             )
         return versions[version]
 
@@ -73,8 +75,8 @@ class Registry:
         model = self.select(self.default(task) if name is None else name, None, call)
         if not isinstance(model.task, task):
             raise BadInput(
-                f"expected a model for {task.name} to {task.verb} an image, "
-                f"got {model.manifest.name}, which is for {model.task.name}"
+                f"expected a model for {task.name}, "
+                f"got {model.manifest.name}, a model for {model.task.name}"
             )
         return model
 
@@ -117,7 +119,7 @@ class Registry:
         call: Call,
         options: Options,
     ) -> list[Answer | Exception]:
-        """Answer several items, each in its place: one that cannot be answered is its error.
+        """Answer several items, in order; an item that cannot be answered becomes its error.
 
         What ends the whole call (overload, deadline, a client that has gone) is raised.
         """
@@ -148,7 +150,7 @@ class Registry:
         return [model for versions in self._by_name.values() for model in versions.values()]
 
     def close(self) -> None:
-        """Let every model's queue end."""
+        """End every model's queue."""
         for model in self._models():
             model.close()
 
@@ -213,4 +215,4 @@ def _announce_gpus(metrics: Metrics) -> None:
     metrics.watch(gpu_metrics)
     for gpu in gpu_memory():
         fields = {"gpu": gpu.number, "name": gpu.name, "memory_bytes": gpu.total_bytes}
-        logger.info("found", extra={"fields": fields})
+        logger.info("found a GPU", extra={"fields": fields})

@@ -67,9 +67,9 @@ def check_image(image: Image.Image, max_pixels: int) -> None:
 
 
 def detach(image: Image.Image) -> Image.Image:
-    """An image that may be scaled while it is decoded, without a change of the caller's.
+    """A caller's image for `decode`, which would scale a JPEG in place: a JPEG is copied.
 
-    The caller may give the same one to several threads at once.
+    The caller may give the same image to several threads at once.
     """
     with _UNPACKING:
         unpack(image)

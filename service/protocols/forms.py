@@ -46,11 +46,11 @@ async def read_form(
     except MultiPartException as error:
         if error.message.startswith("Too many files"):
             raise TooLarge(
-                f"expected at most {max_images} images, got more than {MAX_FILES}"
+                f"too many images: expected at most {max_images}, got more than {MAX_FILES}"
             ) from error
         raise BadInput(f"expected a well-formed {MULTIPART} body: {error.message}") from error
     except OSError as error:  # parts of more than 1 MB lie in a temporary file
-        raise Unavailable(f"no room for a form: {error.strerror}") from error
+        raise Unavailable(f"cannot store the form: {error.strerror}") from error
     try:
         return await _form(parsed, allowed, max_images)
     finally:
@@ -65,7 +65,7 @@ async def _form(parsed: FormData, allowed: tuple[str, ...], max_images: int) -> 
             images.append(await _file_bytes(value))
         elif name not in allowed:
             known = ", ".join(("image", *allowed))
-            raise BadInput(f"expected the fields {known}; got {name!r:.80}")
+            raise BadInput(f"unknown field {name!r:.80}; expected one of {known}")
         elif name in fields:
             raise BadInput(f"expected field {name} once, got it twice")
         else:
@@ -73,7 +73,7 @@ async def _form(parsed: FormData, allowed: tuple[str, ...], max_images: int) -> 
     if not images:
         raise BadInput("expected a part named image that holds a file, got none")
     if len(images) > max_images:
-        raise TooLarge(f"expected at most {max_images} images, got {len(images)}")
+        raise TooLarge(f"too many images: expected at most {max_images}, got {len(images)}")
     return Form(images, {name: text for name, text in fields.items() if text is not None})
 
 

@@ -1,4 +1,4 @@
-"""Whether this server is alive and ready, and its metrics: asked again and again."""
+"""The routes that are polled: whether this server is alive and ready, and its metrics."""
 
 import asyncio
 from collections.abc import Mapping

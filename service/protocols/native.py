@@ -23,7 +23,7 @@ async def answer_form(
 ) -> Response:
     """A form with one image, the model if not the default, and the task's options."""
     if request.query_params():
-        raise BadInput(f"unknown query parameter: {request.path} takes fields of a form")
+        raise BadInput(f"{request.path} takes form fields, not query parameters")
     options = tuple(task.options_type.model_fields)
     form = await read_form(request, ("model", *options), 1, context.settings.max_request_bytes)
     asked = form.fields.pop("model", None)

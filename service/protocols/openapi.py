@@ -49,7 +49,7 @@ _MODEL: Json = {
     "sha256": {"type": "string", "description": "Of the file that the engine runs"},
 }
 _SECURITY: list[Json] = [{"bearer": []}, {}]
-"""A token, or none where none is asked for."""
+"""A token is optional: not every server asks for one."""
 
 AnyTask = type[Task[Any, Any]]
 
@@ -125,8 +125,8 @@ def predict_operation(context: Context) -> Json:
     return {
         "summary": "Answer an image with any model.",
         "description": (
-            "The body is the image itself, or a form with parts named image; of several, one that "
-            "cannot be used becomes an error in its place."
+            "The body is the image itself, or a form with parts named image. In a form of several, "
+            "an image that cannot be used becomes an error in its place."
         ),
         "parameters": list(parameters.values()),
         "requestBody": {
@@ -234,7 +234,7 @@ def _default_model(task: AnyTask, context: Context) -> str | None:
 
 
 def _choice(names: Sequence[str], default: str | None) -> Json:
-    """One of the names; pages choose the default before anybody does."""
+    """One of the names; Swagger's page preselects the default."""
     schema = _TEXT | ({"enum": names} if names else {})
     return schema if default is None else schema | {"default": default}
 
@@ -263,8 +263,9 @@ def _path_parameter(name: str, context: Context) -> Json:
 
 
 def _query_parameter(name: str, schema: Json, task: AnyTask) -> Json:
-    """An option of one task. A page would send a default that is in the schema, to any model."""
+    """An option of one task, as a query parameter of any model's route."""
     schema = dict(schema)
+    # Only described: Swagger's page would send a default in the schema to models of other tasks.
     default = schema.pop("default")
     about = f"{schema.pop('description', name)}; for {task.name} only, {default} by default"
     return {"name": name, "in": "query", "description": about, "schema": schema}

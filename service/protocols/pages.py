@@ -1,4 +1,4 @@
-"""The page on which every route can be tried, and the documents behind it."""
+"""The page to try every route, and the documents behind it."""
 
 import asyncio
 import importlib.util

@@ -119,7 +119,7 @@ class Request:
         return message
 
     def _watch_disconnect(self) -> None:
-        """Once the body is read, wait for the client to leave: ASGI tells nobody else."""
+        """After the body is read, wait for http.disconnect: ASGI reports it only to a receiver."""
         if self._watches:
             self._watch = asyncio.get_running_loop().create_task(self._disconnected())
             self.call.is_gone = self._watch.done
@@ -129,7 +129,7 @@ class Request:
             pass
 
     def close(self) -> None:
-        """End what waits for the client to leave."""
+        """Stop waiting for the client to disconnect."""
         if self._watch is not None:
             self._watch.cancel()
 

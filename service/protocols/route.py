@@ -1,6 +1,6 @@
-"""Routes: which handler answers a method and a path, and what it stands for elsewhere.
+"""The type of a route, and the router. Each protocol's module declares its own `ROUTES`.
 
-Metrics, log, API document and the gateway's rules all follow from the routes of the protocols.
+Metrics, log and API document are derived from them.
 """
 
 import re
@@ -32,7 +32,7 @@ class Context:
     metrics: Metrics
     routes: "tuple[Route, ...]"
     scraper: Executor
-    """Writes the metrics' text: not among the threads that unpack images."""
+    """Writes the metrics' text: the threads that decode images may be busy."""
     is_draining: Callable[[], bool]
     bentoml_schema: Callable[[], Json]
     """What BentoML's client reads; imports BentoML."""
@@ -57,11 +57,11 @@ class Route:
     task: str = ""
     """The one task whose models answer it; empty for any."""
     is_probe: bool = False
-    """Whether it is asked again and again: neither logged nor traced, and needs no token."""
+    """Whether it is polled: neither logged nor traced, and needs no token."""
 
 
 class Match(NamedTuple):
-    """A route and the segments that stand for its path's names."""
+    """A route, and the path segment for each name in its path."""
 
     route: Route
     params: Mapping[str, str]

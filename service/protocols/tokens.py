@@ -1,4 +1,4 @@
-"""Who may ask: bearer tokens (RFC 6750), of which the server knows the SHA-256 digests alone."""
+"""Authentication by bearer tokens (RFC 6750); the server knows only their SHA-256 digests."""
 
 import hashlib
 import hmac
@@ -13,13 +13,13 @@ _BEARER = re.compile(rb"bearer +([!-~]+) *", re.IGNORECASE)
 
 
 class Tokens:
-    """The digests of the tokens that are taken, with a name each; None lets everybody in."""
+    """The digests of the accepted tokens, with a name each; None lets everybody in."""
 
     def __init__(self, names: Mapping[bytes, str] | None = None) -> None:
         self._names = names
 
     def identify(self, headers: Mapping[bytes, bytes]) -> str:
-        """The name of the caller's token, "" where none is asked for; raises Unauthorized."""
+        """The name of the caller's token, "" where none is needed; raises Unauthorized."""
         if self._names is None:
             return ""
         sent = headers.get(b"authorization")
@@ -28,7 +28,7 @@ class Tokens:
             came = "another scheme" if sent else "none"
             raise Unauthorized(f"expected a header Authorization: Bearer TOKEN, got {came}")
         digest = hashlib.sha256(bearer[1]).digest()
-        # All of them are compared, so that the time does not tell which one is the closest.
+        # All are compared, so that the time does not reveal which one is the closest.
         found = [name for known, name in self._names.items() if hmac.compare_digest(digest, known)]
         if not found:
             raise Unauthorized("unknown token")
@@ -36,7 +36,7 @@ class Tokens:
 
 
 def read_tokens(file: Path | None) -> Tokens:
-    """The tokens of a file: a SHA-256 in hexadecimal a line, with its name behind `#`.
+    """The tokens of a file: one hexadecimal SHA-256 per line, its name after `#`.
 
     Raises SettingsError, which never shows what the file holds: it may be a token by mistake.
     """
@@ -54,7 +54,7 @@ def read_tokens(file: Path | None) -> Tokens:
         if digest and not _DIGEST.fullmatch(digest):
             raise SettingsError(
                 f"{name}: {file}, line {number}: expected a SHA-256 of 64 hexadecimal digits, "
-                f"got {len(digest)} characters that are none"
+                f"got other text of {len(digest)} characters"
             )
         if digest:
             names[bytes.fromhex(digest)] = comment.strip() or digest[:8].lower()

@@ -1,4 +1,4 @@
-"""What one process serves with: settings, models, routes and metrics; nothing of a socket."""
+"""Everything that one process serves with: settings, models, routes, metrics; no sockets."""
 
 import asyncio
 import gc
@@ -28,16 +28,16 @@ from service.telemetry.usage import WorkerState, limit_metrics, usage_metrics
 # Objects before a collection of each generation: a full one walks every object that is not frozen,
 # and with Python's own thresholds that took 20 to 80 ms.
 GC_THRESHOLDS = (100_000, 50, 1000)
-# Large images are unpacked in threads, and so many at most lie in memory at once. Python's own
-# number goes by the machine's cores, whatever the cgroup's limit; with one, a huge image would hold
-# up all others.
+# Large images are decoded in threads, so this also limits how many are in memory at once. asyncio's
+# default counts the machine's cores and ignores the cgroup's limit. With one thread, a huge image
+# would block all others.
 DECODE_THREADS = 2
 IN_PROCESS = "bentoml"
 """The protocol of calls that come without HTTP."""
 
 
 class App:
-    """The loaded models of one process and what answers for them."""
+    """The loaded models of one process, and the dispatcher that answers requests to them."""
 
     def __init__(
         self,
@@ -81,7 +81,7 @@ class App:
             state.set_ready()
 
     def close(self) -> None:
-        """Let the models' threads end."""
+        """End the threads of the models and of the metrics."""
         self.registry.close()
         self._scraper.shutdown(wait=False)
 
@@ -97,7 +97,7 @@ def all_protocols(routes: Sequence[Route]) -> tuple[str, ...]:
 
 
 def served_model(manifest: Manifest, routes: Sequence[Route]) -> ServedModel:
-    """What the metrics tell of a model; its routes for every task come first."""
+    """What metrics need to know of a model; protocols that serve every task come first."""
     task = TASKS[manifest.task.type]
     own = [route for route in routes if route.is_inference and route.task in ("", task.name)]
     by_any = sorted(own, key=lambda route: bool(route.task))
@@ -111,14 +111,14 @@ def served_model(manifest: Manifest, routes: Sequence[Route]) -> ServedModel:
     )
 
 
-def settle() -> None:
-    """Keep the garbage collector from everything that is there by now: it will stay."""
+def freeze_loaded_objects() -> None:
+    """Exclude all objects that exist now from garbage collection: they are never freed."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(*GC_THRESHOLDS)
 
 
-def bound_threads() -> None:
-    """Let no more than DECODE_THREADS work for the running event loop; engines have their own."""
+def limit_decode_threads() -> None:
+    """Give the running event loop DECODE_THREADS threads; engines have their own."""
     executor = ThreadPoolExecutor(DECODE_THREADS, thread_name_prefix="decode")
     asyncio.get_running_loop().set_default_executor(executor)

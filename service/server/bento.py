@@ -1,4 +1,4 @@
-"""Vitrine inside BentoML: its server's seam, and calls that come without HTTP."""
+"""Vitrine inside BentoML: where our front enters its server, and calls without HTTP."""
 
 import atexit
 import contextlib
@@ -10,7 +10,7 @@ from http import HTTPStatus
 from typing import Any
 
 import bentoml
-from _bentoml_sdk import Service  # private: the one seam outside of all of BentoML's middlewares
+from _bentoml_sdk import Service  # private: the only hook outside all of BentoML's middleware
 from bentoml.exceptions import BentoMLException
 from PIL import Image
 from starlette.types import ASGIApp
@@ -60,9 +60,9 @@ def is_worker() -> bool:
 
 @contextlib.contextmanager
 def starting(log_format: str) -> Iterator[None]:
-    """End the process with one line where the block cannot start; log what libraries print.
+    """Log what libraries print in the block; end the process with one line on a StartError.
 
-    To be entered after BentoML has configured its logging.
+    Enter it after BentoML has configured its logging.
     """
     configure_logging(log_format)
     with stop_on_error(), logged_stderr():

@@ -1,8 +1,8 @@
 """One HTTP connection of a worker: uvicorn's, with a fast path for an image in one piece.
 
 Most requests with an image arrive whole, in one read. The fast path answers them without an ASGI
-cycle, which would take a tenth of their time, or refuses them before a task is made, which costs a
-fifth of an answer: under overload the rest of the time is free for answers.
+cycle, which would take a tenth of their time. It refuses them before an asyncio task is made, so
+that under overload a refusal costs a fifth of an answer.
 """
 
 import asyncio
@@ -30,10 +30,10 @@ MAX_URL_BYTES = 4096
 
 
 class Connection(HttpToolsProtocol):
-    """Answers requests that arrive in one piece with an image; says when it is closed.
+    """Answers requests that arrive in one piece with an image; calls `on_close` at its end.
 
-    All others go through ASGI: requests in several pieces, or sent before the answer to the one
-    before them; with tracing on, every request, since the spans are made there.
+    All others go through ASGI: requests in several pieces, pipelined requests, and with tracing
+    on every request, because the spans are made there.
     """
 
     def __init__(
@@ -48,9 +48,9 @@ class Connection(HttpToolsProtocol):
         self._on_close = on_close
         self._may_answer = not tracing.is_configured()
         self._running: _Exchange | RequestResponseCycle | None = None
-        """The request that is being answered; others may have come behind it."""
+        """The request that is being answered; pipelined ones may wait behind it."""
         self._holds = False
-        """Whether a request is coming in that may still take the fast path."""
+        """Whether the request that is arriving may still take the fast path."""
         self._path = ""
         self._body = b""
         self._keeps_alive = True
@@ -70,7 +70,7 @@ class Connection(HttpToolsProtocol):
         """Read what came; a request that is not whole yet goes through ASGI."""
         super().data_received(data)
         if self._holds:
-            self._go_on()
+            self._leave_fast_path()
 
     def on_headers_complete(self) -> None:
         """Wait for the body of a request with an image; begin to answer any other."""
@@ -117,7 +117,7 @@ class Connection(HttpToolsProtocol):
         super()._start_asgi_task(cycle, app)
 
     def _is_inference(self) -> bool:
-        """Whether a request begins that the fast path may take."""
+        """Whether the fast path may take the request whose headers have arrived."""
         if not (
             self._may_answer
             and (self.cycle is None or self.cycle.response_complete)
@@ -137,8 +137,8 @@ class Connection(HttpToolsProtocol):
         except RequestError:
             return False
 
-    def _go_on(self) -> None:
-        """Hand to uvicorn what was kept from it."""
+    def _leave_fast_path(self) -> None:
+        """Pass to uvicorn what was held back: the request goes through ASGI."""
         self._holds = False
         super().on_headers_complete()
         body, self._body = self._body, b""
@@ -187,7 +187,7 @@ class Connection(HttpToolsProtocol):
 
 
 class _Exchange:
-    """A request that is whole and its answer: as much of a cycle as uvicorn's protocol looks at."""
+    """A whole request and its answer, with the attributes of a cycle that uvicorn reads."""
 
     __slots__ = ("_body", "disconnected", "keep_alive", "message_event", "response_complete")
 

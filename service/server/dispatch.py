@@ -1,6 +1,6 @@
 """From a request to its response: route, token, overload, deadline, errors, the log and metrics.
 
-Each stands here once, for every way that a request may come in.
+Each is here once, for the fast path and for ASGI.
 """
 
 import asyncio
@@ -28,7 +28,7 @@ class Dispatcher:
         self.on_answer: Callable[[Call], None] | None = None
 
     async def respond(self, request: Request) -> Response:
-        """The response, whatever happens."""
+        """The response; every error becomes one."""
         try:
             match = self.admit(request)
         except VitrineError as error:
@@ -36,17 +36,18 @@ class Dispatcher:
         return await self.answer(match, request)
 
     def admit(self, request: Request) -> Match:
-        """The route of a request that may go on.
+        """The route of a request, checked as far as is possible before the body is read.
 
-        Raises Unauthorized, UnknownRoute, WrongMethod, UnknownModel or Unavailable: all that can be
-        said before the body is read.
+        Raises Unauthorized, UnknownRoute, WrongMethod, UnknownModel or Unavailable.
         """
         call = request.call
         call.protocol = "page"
         try:
             match = self.router.find(request.method, request.path)
         except RequestError:
-            self._tokens.identify(request.headers)  # who may not ask is not told what there is
+            self._tokens.identify(
+                request.headers
+            )  # unauthenticated callers do not learn the routes
             raise
         call.protocol = match.route.protocol
         if not match.route.is_probe:
@@ -75,9 +76,7 @@ class Dispatcher:
             async with asyncio.timeout(timeout_s):
                 return await match.route.handler(self._context, request, match.params)
         except (TimeoutError, DeadlinePassed) as error:
-            raise DeadlinePassed(
-                f"expected an answer within {timeout_s:g} s, took longer"
-            ) from error
+            raise DeadlinePassed(f"no answer within {timeout_s:g} s") from error
 
     def refuse(self, request: Request, error: VitrineError) -> Response:
         """The response to a request that is not admitted."""

@@ -1,7 +1,7 @@
-"""The outermost ASGI layer: everything that comes over HTTP is answered here.
+"""The outermost ASGI layer: every HTTP request is answered here.
 
-Under `bentoml serve` BentoML's own app lies inside of it. It starts and ends the service; no
-request reaches it: its way costs 0.3 ms more, is unbounded, and fetches what a field names.
+Under `bentoml serve` it wraps BentoML's own app, which starts and ends the service and gets no
+request: its path costs 0.3 ms more, has no limits, and fetches URLs that a field names.
 """
 
 from collections.abc import Callable
@@ -17,14 +17,14 @@ from service.telemetry import tracing
 
 
 class Front:
-    """An ASGI app; `started` gives what this process serves with, or None before."""
+    """An ASGI app; `started` returns this process's App, or None before it is loaded."""
 
     def __init__(self, started: Callable[[], App | None], inner: ASGIApp | None = None) -> None:
         self._started = started
         self._inner = inner
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one HTTP request, deny a WebSocket; lifespan is for the app inside."""
+        """Answer one HTTP request, deny a WebSocket; pass lifespan events to the inner app."""
         if scope["type"] == "lifespan":
             if self._inner is not None:
                 await self._inner(scope, receive, send)

@@ -1,4 +1,4 @@
-"""One worker process: uvicorn on connections that the supervisor hands over."""
+"""One worker process: uvicorn on the connections that the supervisor hands over."""
 
 import asyncio
 import contextlib
@@ -11,7 +11,7 @@ import uvicorn
 from uvicorn.server import ServerState
 
 from service.errors import StartError
-from service.server.app import App, bound_threads, settle
+from service.server.app import App, freeze_loaded_objects, limit_decode_threads
 from service.server.connection import Connection
 from service.server.front import Front, traced
 from service.server.process import ClosedCounts
@@ -42,8 +42,8 @@ class ChannelServer(uvicorn.Server):
         """Tell the supervisor that the worker is ready, and open connections from now on."""
         assert not sockets
         await super().startup(sockets=[])
-        settle()
-        bound_threads()
+        freeze_loaded_objects()
+        limit_decode_threads()
         self._channel.setblocking(False)
         asyncio.get_running_loop().add_reader(self._channel, self._receive_connections)
         self._channel.send(READY)

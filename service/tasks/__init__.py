@@ -1,4 +1,4 @@
-"""The kinds of model: one file each, and the table of all.
+"""The tasks, one file each, and the table of all of them.
 
 A module that VITRINE_PLUGINS names adds its own: `TASKS[MyTask.name] = MyTask`.
 """

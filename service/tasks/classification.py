@@ -18,7 +18,7 @@ from service.tasks.task import (
     whole_number_from_1,
 )
 
-# Of a network that is larger than this an answer may take a second, of any other a quarter of one.
+# The objective for larger networks is a second, for all others a quarter of a second.
 _LARGE_PARAMETERS = 5_000_000
 
 
@@ -175,9 +175,9 @@ class Classification(ImageTask):
     def check_sample(
         self, output: Mapping[str, Floats], expected: ExpectedLabel, read: ReadImage
     ) -> None:
-        """The label's probability as recorded, and no other that is clearly higher.
+        """Raise ValueError unless the label's probability is as recorded, and none clearly higher.
 
-        Two labels that are as likely may change places from one processor to another.
+        Two labels that are equally likely may change places from one processor to another.
         """
         scores = output[self._output]
         if scores.shape != self.manifest.outputs[self._output].shape:
@@ -199,7 +199,7 @@ _MEANINGS = ("probabilities", "logits")
 
 
 def _activation(meaning: str, multi_label: bool) -> Any:
-    """What makes probabilities (classes,) of the network's output."""
+    """The function from the network's output (classes,) to probabilities (classes,)."""
     if meaning == "probabilities":
         return lambda probabilities: probabilities
     return sigmoid if multi_label else softmax

@@ -107,7 +107,7 @@ class Denoising(Task[Planes, Floats]):
         return Planes(array[np.newaxis], None)
 
     def blank_items(self) -> Sequence[Planes]:
-        """Two odd sizes, which have to be padded: TensorFlow compiles no more after the second."""
+        """Two odd sizes, which are padded: after the second one TensorFlow no longer recompiles."""
         sizes = ((61, 35), (45, 83))
         return [Planes(np.zeros((1, *size, 1), np.float32), None) for size in sizes]
 

@@ -1,4 +1,4 @@
-"""What a kind of model is: everything that differs from one kind to another stands in its class."""
+"""The interface of a task: everything that depends on the kind of model is in its class."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
@@ -27,7 +27,7 @@ ReadImage = Callable[[str], Image.Image]
 
 
 class ImageLimits(Protocol):
-    """What an image may measure; the service's settings have it."""
+    """Limits on images; the service's settings have them."""
 
     @property
     def max_image_bytes(self) -> int:
@@ -61,13 +61,13 @@ class Answer:
 
 
 class Options(Part):
-    """What a caller may ask of one answer; fields are parameters, their defaults are the API's."""
+    """What a caller may ask for; fields are parameters, and their defaults are the API's."""
 
 
 class Task(ABC, Generic[Item, Output]):
     """One kind of model. An instance belongs to one model and knows its manifest.
 
-    A subclass in a file of its own, registered in TASKS, is all that the service needs of it.
+    To add one, write a subclass in its own file and add it to TASKS.
     """
 
     name: ClassVar[str]
@@ -151,8 +151,9 @@ class Task(ABC, Generic[Item, Output]):
             return self.default_options
         unknown = [name for name in parameters if name not in self.options_type.model_fields]
         if unknown:
-            known = ", ".join(self.options_type.model_fields) or "none"
-            raise BadInput(f"unknown parameter {unknown[0]!r:.80}: expected {known}")
+            known = ", ".join(self.options_type.model_fields)
+            expected = f"expected one of {known}" if known else f"{self.name} takes none"
+            raise BadInput(f"unknown parameter {unknown[0]!r:.80}; {expected}")
         return self.options_type.model_validate(dict(parameters))
 
 

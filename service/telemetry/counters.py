@@ -1,4 +1,4 @@
-"""Counters, gauges and histograms on doubles that lie in memory which processes share.
+"""Counters, gauges and histograms, stored as doubles in memory that processes share.
 
 prometheus_client's own cost 1 to 4 µs an update, a quarter of a small request's time; here an
 update is an addition or two.
@@ -25,7 +25,7 @@ class Counter:
 
 
 class Gauge(Counter):
-    """A number that comes and goes."""
+    """A number that rises and falls."""
 
     __slots__ = ()
 
@@ -52,7 +52,7 @@ class Histogram:
 
 
 class SilentGauge(Gauge):
-    """Counts nothing."""
+    """Records nothing, where metrics are off."""
 
     __slots__ = ()
 
@@ -64,7 +64,7 @@ class SilentGauge(Gauge):
 
 
 class SilentHistogram(Histogram):
-    """Counts nothing."""
+    """Records nothing, where metrics are off."""
 
     __slots__ = ()
 

@@ -1,4 +1,4 @@
-"""The metrics that workers count: names, meanings, labels, and how each is written."""
+"""Definitions of the metrics that workers count: name, help text, labels, buckets."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -28,7 +28,7 @@ Exposed: TypeAlias = CounterMetricFamily | GaugeMetricFamily | HistogramMetricFa
 
 @dataclass(frozen=True)
 class Family:
-    """A metric: its name, what it says, its labels."""
+    """The definition of a metric: type, name, help text, labels."""
 
     kind: type[Exposed]
     name: str
@@ -100,7 +100,7 @@ PREDICTIONS = Family(
 PROGRESSIVE_JPEGS = Family(
     CounterMetricFamily,
     "vitrine_progressive_jpegs_total",
-    "JPEGs that are unpacked in full before they are scaled down: 3 to 8 bytes a pixel",
+    "JPEGs that are decoded at full size before they are scaled down: 3 to 8 bytes a pixel",
     ("model", "version"),
 )
 ENGINE_FAILING = Family(

@@ -91,7 +91,7 @@ def configure_logging(log_format: str) -> None:
         logging.getLogger(name).handlers.clear()
         logging.getLogger(name).propagate = True
     logger.setLevel(logging.INFO)
-    # What the parser of forms warns of is in the answer, too.
+    # The answer says what the form parser would warn of.
     logging.getLogger("python_multipart").setLevel(logging.ERROR)
     warnings.showwarning = _log_warning  # type: ignore[assignment]  # `_` for two arguments
     sys.excepthook = _log_uncaught
@@ -149,7 +149,7 @@ def log_call(call: Call, status: int, seconds: float, *, method: str = "", path:
 
 
 def unexpected_error(call: Call, error: Exception) -> VitrineError:
-    """Log an exception that nobody expected; what to answer instead."""
+    """Log an exception that is a bug; returns the error to answer with."""
     fields = {"request_id": call.request_id}
     logger.error("unexpected error", exc_info=error, extra={"fields": fields})
     return VitrineError(f"unexpected error; the log has it under request id {call.request_id}")

@@ -1,7 +1,7 @@
-"""What Prometheus sees: all metrics by name and label, summed over all workers on every scrape.
+"""The metrics of a worker, and what Prometheus sees: their sums over all workers.
 
-prometheus_client writes the text. The label values are all known at the start, so that no request
-can make a series.
+`families.py` defines them; prometheus_client writes the text. All label values are known at the
+start, so that no request can create a series.
 """
 
 from collections.abc import Callable, Container, Iterable, Iterator, Sequence
@@ -93,7 +93,7 @@ class Metrics:
         self.predictions = self._counters(PREDICTIONS)
         self.progressive_jpegs = self._counters(PROGRESSIVE_JPEGS)
         self.queue_depth = self._gauges(QUEUE_DEPTH)
-        # On even where metrics are off: the probes ask for them.
+        # Also where metrics are off: the probes read them.
         self.engine_failing = {
             labels: Gauge(self._values, slot)
             for labels, slot in self._slots[ENGINE_FAILING.name].items()

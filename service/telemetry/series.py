@@ -69,8 +69,8 @@ def open_values(folder: Path | None, tables: Sequence[Table]) -> Values:
     unfinished = folder / f"{secrets.token_hex(16)}.new"
     with unfinished.open("x+b") as file:
         fcntl.flock(file, fcntl.LOCK_EX)  # the mapping keeps it: it duplicates the file descriptor
-        # Zeros are written: where the disk is full, a page that only a longer size promises would
-        # kill the process when it is first touched.
+        # Zeros are written: where the disk is full, a page that exists only as a longer file size
+        # would kill the process when it is first touched.
         file.write(header + zeros)
         file.flush()
         mapped = memoryview(mmap.mmap(file.fileno(), 0))

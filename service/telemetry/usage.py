@@ -1,4 +1,4 @@
-"""What a server as a whole may use and uses: workers, CPUs, memory; one scrape tells of all."""
+"""Limits and usage of a whole server: workers, CPUs, memory."""
 
 import contextlib
 from collections.abc import Iterator, Sequence
@@ -22,7 +22,7 @@ _READY = "vitrine_workers_ready"
 
 
 def limit_metrics(settings: Settings, models: Sequence[ServedModel]) -> Iterator[Metric]:
-    """What the server was told to take."""
+    """The limits that the settings and the cgroup give the server."""
     yield GaugeMetricFamily(
         "vitrine_workers", "Processes that are to serve", value=settings.workers
     )
@@ -38,8 +38,8 @@ def limit_metrics(settings: Settings, models: Sequence[ServedModel]) -> Iterator
 class WorkerState:
     """Whether a worker serves, and how often workers were started; totals over all of a server's.
 
-    It stands apart from the other metrics, whose series follow from the models: a worker that
-    cannot read these is to be seen, too.
+    It is separate from the other metrics, whose series depend on the models: a worker that cannot
+    read the models must be visible, too.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -52,7 +52,7 @@ class WorkerState:
         self._ready = Gauge(values, 1)
 
     def set_ready(self) -> None:
-        """From now on it serves."""
+        """Mark the worker as serving."""
         self._ready.set(1)
 
     def metrics(self) -> Iterator[Metric]:
@@ -66,7 +66,7 @@ class WorkerState:
             "Processes that serve; fewer than vitrine_workers where one cannot start",
             value=totals[_READY][()][0],
         )
-        # One file's time: what each worker worked out by itself might differ by a second.
+        # The time of one file: each worker's own clock reading might differ by a second.
         yield GaugeMetricFamily(
             "vitrine_start_time_seconds",
             "When the server was started, in seconds since 1970",
@@ -75,7 +75,7 @@ class WorkerState:
 
 
 def usage_metrics(server_pid: int) -> Iterator[Metric]:
-    """What the server's first process and those that it started use, as the system tells."""
+    """CPU time and memory of the server's first process and of its workers."""
     import psutil  # at the first scrape: it takes 30 ms of a start
 
     server = psutil.Process(server_pid)
@@ -99,9 +99,9 @@ def usage_metrics(server_pid: int) -> Iterator[Metric]:
 
 
 def _memory_bytes(process: "psutil.Process") -> int:
-    """Its share of what processes have in common, and its own; where that is not told, all of both.
+    """Proportional set size (PSS): shared memory is divided by the processes that share it.
 
-    Only Linux tells, and not always of another process.
+    Only Linux reports it, and not always for another process; elsewhere it is the whole RSS.
     """
     import psutil
 

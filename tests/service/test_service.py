@@ -193,8 +193,8 @@ def test_options_count_in_process(in_process: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("asked", "status", "error"),
     [
-        ("another task", 400, "expected a model for classification to classify an image, got"),
-        ("unknown model", 404, "expected a model of denoiser, fashion-mnist, fashion-mnist-mlp;"),
+        ("another task", 400, "expected a model for classification, got denoiser"),
+        ("unknown model", 404, "; expected one of denoiser, fashion-mnist, fashion-mnist-mlp"),
         ("no classes", 400, "expected top_k as a whole number of at least 1, got '0'"),
         ("too small", 400, "expected an image of at least 8x8 pixels, got 4x4"),
         ("too large", 413, "1000000 pixels"),
@@ -286,7 +286,7 @@ def test_images_come_back_to_a_service_that_depends_on_ours(
 @pytest.mark.parametrize(
     ("model", "top_k", "code", "error"),
     [
-        ("nope", "1", 404, f"expected a model of denoiser, {MODEL}; got 'nope'"),
+        ("nope", "1", 404, f"unknown model 'nope'; expected one of denoiser, {MODEL}"),
         ("denoiser", "1", 400, "expected a model for classification"),
         (MODEL, "0", 400, "expected top_k as a whole number of at least 1"),
     ],

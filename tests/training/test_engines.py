@@ -61,9 +61,7 @@ def test_cpu_gets_the_fastest_that_is_right(int8: Engine, chosen: EngineName) ->
 
 def test_export_ends_where_none_of_litert_is_right() -> None:
     wrong = engine(QUICK, accuracy=0.5)
-    with pytest.raises(
-        ExportError, match="from one of LiteRT's engines, got them from keras alone"
-    ):
+    with pytest.raises(ExportError, match="quality of Keras, got only keras"):
         choose({"keras": engine(SLOW), "litert": wrong, "litert-int8": wrong}, CLASSIFICATION)
 
 

@@ -61,12 +61,12 @@ def test_engine_is_compared_with_keras_and_with_the_truth() -> None:
 def test_engine_that_answers_no_numbers_is_left_out(capsys: pytest.CaptureFixture[str]) -> None:
     broken = np.where(RIGHT == 1, np.float32(np.nan), RIGHT)
     assert list(measured(litert=ToldEngine(broken))) == ["keras"]
-    assert "No litert: some of its answers are no numbers" in capsys.readouterr().out
+    assert "No litert: some of its outputs are NaN or infinite" in capsys.readouterr().out
 
 
 def test_network_that_answers_no_numbers_is_refused() -> None:
     broken = ToldEngine(np.full_like(RIGHT, np.inf))
-    with pytest.raises(ExportError, match="expected a network that answers numbers"):
+    with pytest.raises(ExportError, match="expected finite outputs from the network"):
         measure.measure({"keras": broken}, IMAGES, TRUTH, CLASSIFICATION)
 
 

@@ -1,4 +1,4 @@
-"""The kinds of model as training sees them: one file each, twins of service/tasks/."""
+"""The tasks, as training sees them: one file each, the counterparts of service/tasks/."""
 
 from training.tasks.classification import Classification
 from training.tasks.denoising import Denoising

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from service.artifacts.manifest import Engine, Manifest, Tensor
+from service.tasks.classification import sigmoid, softmax
 from training.data import Labels
 from training.errors import ExportError
 from training.statistics import wilson_interval
@@ -16,13 +17,13 @@ from training.tasks.task import Outputs, TrainingTask
 MAX_ACCURACY_LOSS = 0.005
 MIN_LABEL_AGREEMENT = 0.99
 MIN_FLOAT_AGREEMENT = 0.999  # between Keras and LiteRT in float32
-# What one processor's rounding may differ by from another's, beside what the engines do.
+# Rounding differs from processor to processor by up to this, in addition to the engines.
 TOLERANCE = 0.02
 FOLDED_CLASSES = 20  # a longer table is folded
 
 
 class Classification(TrainingTask):
-    """A network whose output has a number for each label."""
+    """A network whose output has one number per label."""
 
     name = "classification"
     tag = "image-classification"
@@ -51,11 +52,11 @@ class Classification(TrainingTask):
         return {"type": self.name, "labels": self.labels, **several}
 
     def outputs(self) -> dict[str, Tensor]:
-        """A number for each label."""
+        """One number per label."""
         return {self.meaning: Tensor(shape=(len(self.labels),), meaning=self.meaning)}
 
     def quality(self, came: Outputs, expected: Outputs, truth: Labels) -> dict[str, float]:
-        """The share of right labels, and of labels that are the float network's."""
+        """Accuracy, and the share of images that get the float network's label."""
         labels = came[self.meaning].argmax(axis=1)
         return {
             "label_agreement": float((labels == expected[self.meaning].argmax(axis=1)).mean()),
@@ -68,7 +69,7 @@ class Classification(TrainingTask):
         return loss <= MAX_ACCURACY_LOSS and quality["label_agreement"] >= MIN_LABEL_AGREEMENT
 
     def check_conversion(self, lite: Engine) -> None:
-        """Raise ExportError where outputs or labels of LiteRT in float32 are others."""
+        """Raise ExportError if outputs or labels of LiteRT in float32 differ from Keras's."""
         super().check_conversion(lite)
         agreement = lite.quality["label_agreement"]
         if agreement < MIN_FLOAT_AGREEMENT:
@@ -82,7 +83,7 @@ class Classification(TrainingTask):
         return bool(came[self.meaning][0].argmax() == expected[self.meaning][0].argmax())
 
     def expected(self, answers: Sequence[Outputs], folder: Path) -> dict[str, Any]:
-        """The likeliest label with its probability, and how far the served engines are off."""
+        """The likeliest label, its probability, and by how much the served engines may differ."""
         rows = [self._probabilities(answer[self.meaning][0]) for answer in answers]
         index = int(rows[0].argmax())
         probabilities = [float(row[index]) for row in rows]
@@ -97,10 +98,7 @@ class Classification(TrainingTask):
     def _probabilities(self, row: np.ndarray) -> np.ndarray:
         if self.meaning == "probabilities":
             return row
-        if self.multi_label:
-            return 1 / (1 + np.exp(-row))
-        powers = np.exp(row - row.max())
-        return powers / powers.sum()
+        return sigmoid(row) if self.multi_label else softmax(row)
 
     @classmethod
     def results(cls, manifest: Manifest) -> str:

@@ -1,4 +1,4 @@
-"""What training knows of a kind of model: how right answers are, and what a card says of them."""
+"""The interface of a task in training: measures of quality, and what a card says of them."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
@@ -17,12 +17,12 @@ Outputs = Mapping[str, Floats]
 Predict = Callable[[Floats], Outputs]
 INPUT = "image"
 """The name of the network's one input."""
-# What LiteRT may differ by in float32: more is a mistake of the conversion.
+# LiteRT in float32 may differ by this much; more is an error of the conversion.
 MAX_ABS_DIFFERENCE = 1e-3
 
 
 class TrainingTask(ABC):
-    """One kind of model as training sees it; its twin in service/tasks/ has the same name."""
+    """One kind of model as training sees it; its class in service/tasks/ has the same name."""
 
     name: ClassVar[str]
     tag: ClassVar[str]
@@ -48,11 +48,11 @@ class TrainingTask(ABC):
 
     @abstractmethod
     def quality(self, came: Outputs, expected: Outputs, truth: Any) -> dict[str, float]:
-        """How right an engine's answers are, beside the float network's and beside the truth."""
+        """Measures of an engine's outputs against the float network's and against the truth."""
 
     @abstractmethod
     def is_right(self, quality: Mapping[str, float], float32: Mapping[str, float]) -> bool:
-        """Whether an engine may be served, beside the float network."""
+        """Whether an engine is accurate enough to be served, compared with the float network."""
 
     def check_conversion(self, lite: Engine) -> None:
         """Raise ExportError where LiteRT in float32 is not the same network."""

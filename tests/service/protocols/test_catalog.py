@@ -147,11 +147,11 @@ def test_one_version_may_be_asked_for(versions: Path) -> None:
 @pytest.mark.parametrize(
     ("path", "error"),
     [
-        ("nope", "expected a model of bags, shoes; got 'nope'"),
-        ("nope/versions/1", "expected a model of bags, shoes; got 'nope'"),
-        ("bags/versions/3", "bags: expected version 1, 2, 10; got '3'"),
-        ("bags/versions/01", "bags: expected version 1, 2, 10; got '01'"),
-        ("bags/versions/latest", "bags: expected version 1, 2, 10; got 'latest'"),
+        ("nope", "unknown model 'nope'; expected one of bags, shoes"),
+        ("nope/versions/1", "unknown model 'nope'; expected one of bags, shoes"),
+        ("bags/versions/3", "bags: unknown version '3'; expected one of 1, 2, 10"),
+        ("bags/versions/01", "bags: unknown version '01'; expected one of 1, 2, 10"),
+        ("bags/versions/latest", "bags: unknown version 'latest'; expected one of 1, 2, 10"),
     ],
 )
 def test_unknown_model_or_version_is_not_found(

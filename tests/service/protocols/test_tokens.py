@@ -105,7 +105,10 @@ def test_denial_says_what_came_but_not_the_token(
     [
         ("", "expected at least one digest"),
         ("# none yet\n", "expected at least one digest"),
-        (f"{'0' * 64}\nsecret\n", "line 2: expected a SHA-256 of 64 hexadecimal digits, got 6"),
+        (
+            f"{'0' * 64}\nsecret\n",
+            "line 2: expected a SHA-256 of 64 hexadecimal digits, got other text of 6",
+        ),
         ("0" * 63, "line 1: expected a SHA-256"),
         (f"{'0' * 64} {'1' * 64}", "line 1: expected a SHA-256"),
         ("\xfc", "it is not ASCII"),

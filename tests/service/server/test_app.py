@@ -6,7 +6,7 @@ import time
 
 import httpx
 
-from service.server.app import DECODE_THREADS, App, bound_threads
+from service.server.app import DECODE_THREADS, App, limit_decode_threads
 from service.server.front import Front
 from service.settings import Settings
 
@@ -24,7 +24,7 @@ def test_no_more_images_are_unpacked_at_once_than_there_is_memory_for() -> None:
             running -= 1
 
     async def unpack_many() -> None:
-        bound_threads()
+        limit_decode_threads()
         await asyncio.gather(*(asyncio.to_thread(unpack) for _ in range(4 * DECODE_THREADS)))
 
     asyncio.run(unpack_many())
@@ -36,7 +36,7 @@ def test_scrape_does_not_wait_for_images_that_are_unpacked() -> None:
     is_over = threading.Event()
 
     async def scrape() -> httpx.Response:
-        bound_threads()
+        limit_decode_threads()
         unpacking = [asyncio.create_task(asyncio.to_thread(is_over.wait)) for _ in range(8)]
         transport = httpx.ASGITransport(Front(lambda: app))
         try:
