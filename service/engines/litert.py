@@ -30,15 +30,15 @@ class LiteRTEngine:
         self._interpreter = Interpreter(model_path=str(model), num_threads=threads)
         self._inputs = _indices(self._interpreter, inputs, "inputs")
         self._outputs = _indices(self._interpreter, outputs, "outputs")
-        self._shapes: dict[str, tuple[int, ...]] = {}
+        self._shapes: list[tuple[int, ...]] = []
 
     def predict(self, batch: Tensors) -> dict[str, Floats]:
         """The network's outputs for a batch of its inputs, in the same order."""
         interpreter = self._interpreter
-        shapes = {name: array.shape for name, array in batch.items()}
+        shapes = [batch[name].shape for name in self._inputs]
         if shapes != self._shapes:
-            for name, index in self._inputs.items():
-                interpreter.resize_tensor_input(index, shapes[name])
+            for index, shape in zip(self._inputs.values(), shapes, strict=True):
+                interpreter.resize_tensor_input(index, shape)
             interpreter.allocate_tensors()
             self._shapes = shapes
         for name, index in self._inputs.items():

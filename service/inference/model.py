@@ -11,7 +11,7 @@ from PIL import Image
 from service.artifacts.files import Artifact
 from service.call import Call
 from service.engines.engine import Engine, Tensors
-from service.errors import ArtifactError, RequestError
+from service.errors import ArtifactError, BadInput, RequestError
 from service.inference.queue import BatchQueue
 from service.inference.warmup import fastest_s, powers_of_two
 from service.pixels.decode import check_image, detach
@@ -118,15 +118,17 @@ class Model:
         self._queue.close()
 
     async def _decode(self, source: Source) -> Any:
-        if isinstance(source, Mapping):
-            return self.task.from_tensors(source)
         if isinstance(source, bytes):
             image, decode = self.task.open(source, self._settings), self.task.from_image
             if "progressive" in image.info:
                 self._progressive_jpegs.inc()
-        else:
+        elif isinstance(source, Image.Image):
             check_image(source, self._settings.max_image_pixels)
             image, decode = source, self._from_opened
+        elif isinstance(source, Mapping):
+            return self.task.from_tensors(source)
+        else:
+            raise BadInput(f"expected bytes, a PIL image or tensors, got {type(source).__name__}")
         if image.width * image.height <= INLINE_PIXELS:
             return decode(image, self._settings)
         return await asyncio.to_thread(decode, image, self._settings)
@@ -160,8 +162,8 @@ class Model:
 
     def _run(self, batch: Tensors) -> Mapping[str, Floats]:
         """The engine's outputs; MAX_FAILURES failures in a row make `/livez` answer 503."""
-        count = len(next(iter(batch.values())))
-        if self.engine.fixed_sizes:
+        count = len(next(iter(batch.values()))) if self.engine.fixed_sizes else None
+        if count is not None:
             batch = self._padded(batch, count)
         try:
             outputs = self.engine.predict(batch)
@@ -176,6 +178,8 @@ class Model:
         for name, output in outputs.items():
             if not np.isfinite(output).all():  # an image can overflow half precision
                 raise FloatingPointError(f"{self.engine.name}: {name} is not finite")
+        if count is None:
+            return outputs
         return {name: output[:count] for name, output in outputs.items()}
 
     def _padded(self, batch: Tensors, count: int) -> Tensors:

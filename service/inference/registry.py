@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Any
 
 from service.artifacts.files import Artifact, verify
@@ -38,6 +39,8 @@ class Registry:
             versions[model.manifest.version] = model
         self._default_models = default_models
         self._check_defaults()
+        self.default = cache(self._default)
+        """The name of the model that answers where none is named; raises BadInput without one."""
 
     def names(self) -> list[str]:
         """The names of all models, sorted."""
@@ -80,8 +83,7 @@ class Registry:
             )
         return model
 
-    def default(self, task: TaskType) -> str:
-        """The name of the model that answers where none is named; raises BadInput without one."""
+    def _default(self, task: TaskType) -> str:
         served = [name for name in self.names() if isinstance(self.find(name).task, task)]
         setting = self._default_models.get(task.verb or "")
         if setting is not None:

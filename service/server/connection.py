@@ -18,14 +18,14 @@ from uvicorn.protocols.http.httptools_impl import (
 )
 from uvicorn.server import ServerState
 
-from service.errors import RequestError, VitrineError
+from service.errors import VitrineError
 from service.protocols.request import Request
 from service.protocols.response import Response
 from service.protocols.route import Match
 from service.server.dispatch import Dispatcher
 from service.telemetry import tracing
 
-# uvicorn parses a longer URL, and one with a fragment or an escape.
+# uvicorn parses a longer URL, and one with a fragment.
 MAX_URL_BYTES = 4096
 
 
@@ -51,7 +51,8 @@ class Connection(HttpToolsProtocol):
         """The request that is being answered; pipelined ones may wait behind it."""
         self._holds = False
         """Whether the request that is arriving may still take the fast path."""
-        self._path = ""
+        self._match: Match | None = None
+        """The route of that request."""
         self._body = b""
         self._keeps_alive = True
         self._header_count = 0
@@ -75,7 +76,8 @@ class Connection(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """Wait for the body of a request with an image; begin to answer any other."""
         self._unset_keepalive_if_required()
-        if self._is_inference():
+        self._match = self._fast_match()
+        if self._match is not None:
             version = self.parser.get_http_version()
             self._holds, self._body = True, b""
             self._keeps_alive = version != "1.0" and self.parser.should_keep_alive()
@@ -100,7 +102,7 @@ class Connection(HttpToolsProtocol):
         exchange = _Exchange(body, self._keeps_alive)
         request = self._request(exchange)
         try:
-            match = self._dispatcher.admit(request)
+            match = self._dispatcher.admit(request, self._match)
         except VitrineError as error:
             response = self._dispatcher.refuse(request, error)
             self._write(response, request, exchange)
@@ -116,9 +118,9 @@ class Connection(HttpToolsProtocol):
         self._running = cycle
         super()._start_asgi_task(cycle, app)
 
-    def _is_inference(self) -> bool:
-        """Whether the fast path may take the request whose headers have arrived."""
-        if not (
+    def _fast_match(self) -> Match | None:
+        """The route of a request that the fast path may take, once its headers have arrived."""
+        if (
             self._may_answer
             and (self.cycle is None or self.cycle.response_complete)
             and self.parser.get_method() == b"POST"
@@ -127,15 +129,8 @@ class Connection(HttpToolsProtocol):
             and len(self.url) <= MAX_URL_BYTES
             and b"#" not in self.url
         ):
-            return False
-        path = self.url.partition(b"?")[0]
-        if b"%" in path or not path.isascii():
-            return False
-        self._path = path.decode("ascii")
-        try:
-            return self._dispatcher.router.find("POST", self._path).route.is_inference
-        except RequestError:
-            return False
+            return self._dispatcher.inference_paths.get(self.url.partition(b"?")[0])
+        return None
 
     def _leave_fast_path(self) -> None:
         """Pass to uvicorn what was held back: the request goes through ASGI."""
@@ -161,10 +156,11 @@ class Connection(HttpToolsProtocol):
         self._dispatcher.conclude(request.call, status, request.method, request.path)
 
     def _request(self, exchange: "_Exchange") -> Request:
+        path, _, query = self.url.partition(b"?")
         scope = {
             "method": "POST",
-            "path": self._path,
-            "query_string": self.url.partition(b"?")[2],
+            "path": path.decode("ascii"),
+            "query_string": query,
             "headers": self.headers[: self._header_count],
         }
         return Request(scope, exchange.receive, is_gone=exchange.is_gone)

@@ -5,7 +5,7 @@ Each is here once, for the fast path and for ASGI.
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from service.call import Call
 from service.errors import DeadlinePassed, RequestError, VitrineError
@@ -25,6 +25,10 @@ class Dispatcher:
         self._context = context
         self._tokens = tokens
         self._probes = {route.path for route in context.routes if route.is_probe}
+        self.inference_paths = {
+            path.encode(): self.router.find("POST", path) for path in _paths(context)
+        }
+        """The routes of the paths of all served models, as they come over the wire."""
         self.on_answer: Callable[[Call], None] | None = None
 
     async def respond(self, request: Request) -> Response:
@@ -35,48 +39,47 @@ class Dispatcher:
             return self.refuse(request, error)
         return await self.answer(match, request)
 
-    def admit(self, request: Request) -> Match:
+    def admit(self, request: Request, match: Match | None = None) -> Match:
         """The route of a request, checked as far as is possible before the body is read.
 
-        Raises Unauthorized, UnknownRoute, WrongMethod, UnknownModel or Unavailable.
+        `match` is its route where that is known already. Raises Unauthorized, UnknownRoute,
+        WrongMethod, UnknownModel or Unavailable.
         """
         call = request.call
-        call.protocol = "page"
-        try:
-            match = self.router.find(request.method, request.path)
-        except RequestError:
-            self._tokens.identify(
-                request.headers
-            )  # unauthenticated callers do not learn the routes
-            raise
-        call.protocol = match.route.protocol
-        if not match.route.is_probe:
+        match = match or self._find(request)
+        route, params = match
+        call.protocol = route.protocol
+        if not route.is_probe:
             call.token = self._tokens.identify(request.headers)
-        if match.route.is_inference and "name" in match.params:
-            registry, params = self._context.registry, match.params
+        if route.is_inference and "name" in params:
+            registry = self._context.registry
             registry.select(params["name"], params.get("version"), call).check_room(1)
         return match
 
+    def _find(self, request: Request) -> Match:
+        request.call.protocol = "page"
+        try:
+            return self.router.find(request.method, request.path)
+        except RequestError:
+            # Unauthenticated callers do not learn the routes.
+            self._tokens.identify(request.headers)
+            raise
+
     async def answer(self, match: Match, request: Request) -> Response:
         """The handler's response; every error becomes its HTTP status and `{"error": …}` here."""
+        timeout_s: float | None = None
         try:
             if match.route.is_inference:
-                response = await self._in_time(match, request)
-            else:
+                timeout_s = request.set_timeout(self._context.settings.request_timeout_s)
+            async with asyncio.timeout(timeout_s):
                 response = await match.route.handler(self._context, request, match.params)
+        except (TimeoutError, DeadlinePassed):
+            response = error_response(DeadlinePassed(f"no answer within {timeout_s:g} s"))
         except VitrineError as error:
             response = error_response(error)
         except Exception as error:
             response = error_response(unexpected_error(request.call, error))
         return self._finished(request, response)
-
-    async def _in_time(self, match: Match, request: Request) -> Response:
-        timeout_s = request.set_timeout(self._context.settings.request_timeout_s)
-        try:
-            async with asyncio.timeout(timeout_s):
-                return await match.route.handler(self._context, request, match.params)
-        except (TimeoutError, DeadlinePassed) as error:
-            raise DeadlinePassed(f"no answer within {timeout_s:g} s") from error
 
     def refuse(self, request: Request, error: VitrineError) -> Response:
         """The response to a request that is not admitted."""
@@ -96,3 +99,15 @@ class Dispatcher:
         metrics.request_seconds[model, call.version, call.protocol].observe(seconds)
         if self._context.settings.log_requests and path not in self._probes:
             log_call(call, status, seconds, method=method, path=path)
+
+
+def _paths(context: Context) -> Iterator[str]:
+    """Every path on which a served model answers."""
+    registry = context.registry
+    for route in context.routes:
+        if route.is_inference and "{name}" not in route.path:
+            yield route.path
+        elif route.is_inference:
+            for model in (model for name in registry.names() for model in registry.versions(name)):
+                name, version = model.manifest.name, model.manifest.version
+                yield route.path.replace("{name}", name).replace("{version}", version)

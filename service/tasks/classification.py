@@ -146,8 +146,9 @@ class Classification(ImageTask):
     ) -> Answer:
         """The `top_k` likeliest classes, at most all, best first."""
         prediction = self.predict(output, options.top_k)
-        counted = tuple(prediction.get("labels", [prediction["label"]]))
-        return Answer(prediction, labels=counted)
+        if self.spec.multi_label:
+            return Answer(prediction, labels=tuple(prediction["labels"]))
+        return Answer(prediction, labels=(prediction["label"],))
 
     def predict(self, output: Mapping[str, Floats], top_k: int) -> Prediction:
         """A row of the network's output -> the likeliest classes."""

@@ -160,13 +160,17 @@ class Task(ABC, Generic[Item, Output]):
 class ImageTask(Task[Floats, dict[str, Floats]]):
     """A task whose item is one preprocessed image, and whose output is a row of each output."""
 
+    def __init__(self, manifest: Manifest) -> None:
+        super().__init__(manifest)
+        (self._input,) = manifest.inputs
+
     def from_image(self, image: Image.Image, limits: ImageLimits) -> Floats:
         """An opened image -> (height, width, channels)."""
         return decode(image, self.manifest.input)
 
     def from_tensors(self, tensors: Tensors) -> Floats:
         """The one input, (height, width, channels)."""
-        ((name, spec),) = self.manifest.inputs.items()
+        name, spec = self._input, self.manifest.inputs[self._input]
         array = tensors.get(name)
         if len(tensors) != 1 or array is None:
             raise BadInput(f"expected the input {name}, got {', '.join(tensors) or 'none'}")
@@ -184,9 +188,8 @@ class ImageTask(Task[Floats, dict[str, Floats]]):
 
     def compute(self, items: Sequence[Floats], run: Run) -> Sequence[dict[str, Floats]]:
         """All items in one batch."""
-        (name,) = self.manifest.inputs
         batch = np.stack(items) if len(items) > 1 else items[0][np.newaxis]
-        outputs = run({name: batch})
+        outputs = run({self._input: batch})
         return [{key: rows[i] for key, rows in outputs.items()} for i in range(len(items))]
 
 
