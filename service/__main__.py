@@ -30,10 +30,10 @@ def main() -> None:
     # NumPy is not used for linear algebra here, and its threads would be lost in a fork.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     from service.server.supervisor import serve  # NumPy comes with it
-    from service.settings import read_settings
+    from service.settings import asked_log_format, read_settings
     from service.telemetry.log import stop_on_error
 
-    with stop_on_error():
+    with stop_on_error(asked_log_format()):
         serve(read_settings(), arguments.host, arguments.port, _bentoml_schema)
 
 

@@ -13,13 +13,13 @@ from PIL import Image
 from service.server.app import App, freeze_loaded_objects, limit_decode_threads
 from service.server.bento import FrontedService, infer, is_worker, starting
 from service.server.drain import drain_on_sigterm
-from service.settings import read_settings
+from service.settings import asked_log_format, read_settings
 from service.tasks.classification import Classification
 from service.tasks.denoising import Denoising
 from service.telemetry import tracing
 from service.telemetry.log import stop_on_error
 
-with stop_on_error():
+with stop_on_error(asked_log_format()):
     SETTINGS = read_settings()
 
 

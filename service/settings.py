@@ -106,6 +106,12 @@ def _parse_list(value: object, pattern: re.Pattern[str], expected: str) -> objec
     return parts
 
 
+def asked_log_format(environment: Mapping[str, str] = os.environ) -> str:
+    """The log format that errors of the other settings are written in."""
+    asked = environment.get(f"{PREFIX}LOG_FORMAT")
+    return "json" if asked == "json" else "text"
+
+
 def read_settings(environment: Mapping[str, str] = os.environ) -> Settings:
     """Read the settings; raises SettingsError that names every unknown or unusable one."""
     fields = {PREFIX + field.upper(): field for field in Settings.model_fields}

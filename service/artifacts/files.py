@@ -52,10 +52,15 @@ def _names(folder: Path) -> tuple[str, str]:
 
 def _warn_of_unfinished(models_dir: Path) -> None:
     networks = (
-        path.parent for suffix in NETWORK_SUFFIXES for path in models_dir.glob(f"*/*/*{suffix}")
+        path.parent
+        for suffix in NETWORK_SUFFIXES
+        for depth in ("*/*", "*/*/*")
+        for path in models_dir.glob(f"{depth}{suffix}")
     )
     for folder in sorted(set(networks)):
-        if not (folder / MANIFEST_FILE).exists():
+        if folder.parent == models_dir:
+            logger.warning("%s is not served: expected its files in %s/1", folder, folder)
+        elif not (folder / MANIFEST_FILE).exists():
             logger.warning("%s is not served: it has no %s", folder, MANIFEST_FILE)
 
 

@@ -139,7 +139,7 @@ class Registry:
         tasks = {model.task.verb: type(model.task) for model in self._models() if model.task.verb}
         for verb, name in self._default_models.items():
             if verb not in tasks:
-                known = ", ".join(sorted(tasks))
+                known = ", ".join(sorted(tasks)) or "none"
                 raise SettingsError(
                     f"VITRINE_DEFAULT_MODELS: expected one of {known} before =, got {verb!r:.80}"
                 )

@@ -54,6 +54,7 @@ class App:
         state = None if folder is None else WorkerState(folder)
         if settings.device != "cpu" and worker is not None:
             take_gpu(worker)
+        tokens = read_tokens(settings.api_tokens_file)
         artifacts = find_artifacts(settings.models_dir, settings.models, TASKS)
         routes = all_routes()
         served = [served_model(artifact.manifest, routes) for artifact in artifacts]
@@ -71,7 +72,7 @@ class App:
             lambda: self.drain.is_on,
             bentoml_schema,
         )
-        self.dispatcher = Dispatcher(context, read_tokens(settings.api_tokens_file))
+        self.dispatcher = Dispatcher(context, tokens)
         if tracing.is_configured():
             self.dispatcher.on_answer = tracing.annotate_span
         self.metrics.watch(partial(limit_metrics, settings, served))

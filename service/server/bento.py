@@ -1,5 +1,6 @@
 """Vitrine inside BentoML: where our front enters its server, and calls without HTTP."""
 
+import asyncio
 import atexit
 import contextlib
 import os
@@ -16,7 +17,7 @@ from PIL import Image
 from starlette.types import ASGIApp
 
 from service.call import Call
-from service.errors import VitrineError
+from service.errors import DeadlinePassed, VitrineError
 from service.server.app import IN_PROCESS, App
 from service.server.front import Front, traced
 from service.tasks.task import Answer, Task
@@ -65,7 +66,7 @@ def starting(log_format: str) -> Iterator[None]:
     Enter it after BentoML has configured its logging.
     """
     configure_logging(log_format)
-    with stop_on_error(), logged_stderr():
+    with stop_on_error(log_format), logged_stderr():
         yield
 
 
@@ -85,9 +86,14 @@ async def infer(
     try:
         found = app.registry.select_for(task, model, call)
         parsed = found.task.parse_options(_as_text(options))
-        answer = await app.registry.infer(call.model, call.version, image, call, parsed)
+        async with asyncio.timeout(app.settings.request_timeout_s):
+            answer = await app.registry.infer(call.model, call.version, image, call, parsed)
         status = HTTPStatus.OK
         return answer, call
+    except TimeoutError as error:
+        status = DeadlinePassed.status
+        message = f"no answer within {app.settings.request_timeout_s:g} s"
+        raise BentoMLException(message, error_code=HTTPStatus(status)) from error
     except VitrineError as error:
         status = error.status
         raise BentoMLException(str(error), error_code=HTTPStatus(status)) from error

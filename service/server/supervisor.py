@@ -204,7 +204,8 @@ class Supervisor:
         ready = [worker for worker in self._workers if worker.is_ready]
         by_load = sorted(ready, key=lambda worker: worker.open_connections)
         if not any(worker.hand_over(connection) for worker in by_load):
-            logger.error("no worker is ready: connection refused")
+            why = "every worker's channel is full" if ready else "no worker is ready"
+            logger.error("%s: connection refused", why)
 
     def _on_signal(self) -> None:
         """Drain first if that is configured, then stop; stop at once on a second signal."""

@@ -116,12 +116,13 @@ def _log_uncaught(
 
 
 @contextlib.contextmanager
-def stop_on_error() -> Iterator[None]:
+def stop_on_error(log_format: str) -> Iterator[None]:
     """End the process with status 1 and one line that says why, where StartError is raised."""
     try:
         yield
     except StartError as error:
-        if isinstance(log_handler.formatter, JsonFormatter):
+        if log_format == "json":
+            configure_logging(log_format)
             logger.critical("%s", error)
             raise SystemExit(1) from error
         raise SystemExit(f"error: {error}") from error

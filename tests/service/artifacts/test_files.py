@@ -93,6 +93,17 @@ def test_folder_with_a_network_and_no_manifest_is_named_in_the_log(
     assert caplog.messages == [f"{unfinished} is not served: it has no {MANIFEST_FILE}"]
 
 
+def test_network_without_a_folder_of_a_version_is_named_in_the_log(
+    artifact_folder: Path, models_dir: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    misplaced = models_dir / "my-model"
+    misplaced.mkdir()
+    shutil.copy(artifact_folder / "model.tflite", misplaced)
+    assert found(models_dir) == [("fashion-mnist", "1")]
+    (message,) = caplog.messages
+    assert message == f"{misplaced} is not served: expected its files in {misplaced}/1"
+
+
 def test_folder_without_a_network_and_a_manifest_is_no_matter(
     artifact_folder: Path, models_dir: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -268,15 +268,13 @@ def test_uncaught_exception_of_a_thread_is_one_object_of_json(
 
 
 def test_start_error_is_one_line_of_text() -> None:
-    configure_logging("text")
-    with pytest.raises(SystemExit) as ended, stop_on_error():
+    with pytest.raises(SystemExit) as ended, stop_on_error("text"):
         raise StartError("port 3000 is taken")
     assert ended.value.code == "error: port 3000 is taken"  # Python prints it and exits with 1
 
 
 def test_start_error_is_one_object_of_json(capsys: pytest.CaptureFixture[str]) -> None:
-    configure_logging("json")
-    with pytest.raises(SystemExit) as ended, stop_on_error():
+    with pytest.raises(SystemExit) as ended, stop_on_error("json"):
         raise StartError("port 3000 is taken")
     assert ended.value.code == 1
     fields = as_json(capsys)
