@@ -1,6 +1,7 @@
 """A kind of model from outside: one class on each side, and no change to any other file."""
 
 import json
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 from openapi_spec_validator import validate
 from PIL import Image
 
+import service.tasks
 from tests.drawing import encode
 from tests.exposition import parsed, value
 from tests.server import Server, serve
@@ -22,6 +24,7 @@ PNG = {"Content-Type": "image/png"}
 def models_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a model of the new task, trained and exported."""
     pytest.importorskip("tensorflow")
+    import training.tasks
     from tests.extension import recipe
     from training.options import Options
 
@@ -36,7 +39,13 @@ def models_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
         arguments={},
         commit="unknown",
     )
-    assert recipe.run(options) == folder / NAME / "1"
+    try:
+        assert recipe.run(options) == folder / NAME / "1"
+    finally:  # other tests of this process know only the project's own kinds of model
+        for known in (service.tasks.TASKS, training.tasks.TASKS):
+            del known["regression"]
+        for name in [name for name in sys.modules if name.startswith("tests.extension.")]:
+            del sys.modules[name]
     return folder
 
 

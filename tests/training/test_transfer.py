@@ -215,7 +215,7 @@ def test_bad_option_is_refused(arguments: list[str], capsys: pytest.CaptureFixtu
 @pytest.mark.slow
 def test_card_shows_the_base(models: Path) -> None:
     card = (models / "coloured-shapes" / "1" / "README.md").read_text()
-    assert "It stands on the weights of vgg16-base 1." in card
+    assert "It starts from the weights of vgg16-base 1." in card
     manifest: Any = json.loads((models / "coloured-shapes" / "1" / "manifest.json").read_text())
     assert manifest["training"]["base"] == "vgg16-base 1"
     assert manifest["training"]["arguments"]["base"] == "models/vgg16-base/1"  # on any machine
