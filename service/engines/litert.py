@@ -30,17 +30,20 @@ class LiteRTEngine:
         self._interpreter = Interpreter(model_path=str(model), num_threads=threads)
         self._inputs = _indices(self._interpreter, inputs, "inputs")
         self._outputs = _indices(self._interpreter, outputs, "outputs")
-        self._shapes: list[tuple[int, ...]] = []
+        self._shapes: dict[str, tuple[int, ...]] = {}
 
     def predict(self, batch: Tensors) -> dict[str, Floats]:
         """The network's outputs for a batch of its inputs, in the same order."""
         interpreter = self._interpreter
-        shapes = [batch[name].shape for name in self._inputs]
-        if shapes != self._shapes:
-            for index, shape in zip(self._inputs.values(), shapes, strict=True):
+        is_resized = False
+        for name, index in self._inputs.items():
+            shape = batch[name].shape
+            if shape != self._shapes.get(name):
                 interpreter.resize_tensor_input(index, shape)
+                self._shapes[name] = shape
+                is_resized = True
+        if is_resized:
             interpreter.allocate_tensors()
-            self._shapes = shapes
         for name, index in self._inputs.items():
             interpreter.set_tensor(index, batch[name])
         interpreter.invoke()

@@ -1,7 +1,7 @@
 """All served models, and their entry point: `infer`, which every protocol calls."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from typing import Any
 
@@ -37,6 +37,7 @@ class Registry:
         for model in sorted(models, key=lambda model: int(model.manifest.version)):
             versions = self._by_name.setdefault(model.manifest.name, {})
             versions[model.manifest.version] = model
+        self._by_key = dict(_keys(self._by_name))
         self._default_models = default_models
         self._check_defaults()
         self.default = cache(self._default)
@@ -53,24 +54,22 @@ class Registry:
 
     def find(self, name: str, version: str | None = None) -> Model:
         """A model; without a version the highest; raises UnknownModel."""
+        model = self._by_key.get((name, version))
+        if model is not None:
+            return model
         versions = self._by_name.get(name)
         if versions is None:
             raise UnknownModel(
                 f"unknown model {name!r:.80}; expected one of {', '.join(self.names())}"
             )
-        if version is None:
-            return next(reversed(versions.values()))
-        if version not in versions:
-            raise UnknownModel(
-                f"{name}: unknown version {version!r:.80}; expected one of {', '.join(versions)}"
-            )
-        return versions[version]
+        raise UnknownModel(
+            f"{name}: unknown version {version!r:.80}; expected one of {', '.join(versions)}"
+        )
 
     def select(self, name: str, version: str | None, call: Call) -> Model:
         """A model that a call is for, noted in the call; raises UnknownModel."""
         model = self.find(name, version)
-        call.model, call.version = model.manifest.name, model.manifest.version
-        call.task = model.task.name
+        call.model, call.version, call.task = model.identity
         return model
 
     def select_for(self, task: TaskType, name: str | None, call: Call) -> Model:
@@ -155,6 +154,16 @@ class Registry:
         """End every model's queue."""
         for model in self._models():
             model.close()
+
+
+def _keys(
+    by_name: Mapping[str, Mapping[str, Model]],
+) -> Iterator[tuple[tuple[str, str | None], Model]]:
+    """Each model by name and version, and the highest version by its name alone."""
+    for name, versions in by_name.items():
+        for version, model in versions.items():
+            yield (name, version), model
+            yield (name, None), model
 
 
 async def _or_error(work: Any) -> Answer | Exception:

@@ -44,7 +44,7 @@ async def metrics(context: Context, _: Request, __: Mapping[str, str]) -> Respon
 _probe = partial(Route, "GET", protocol="page", is_probe=True)
 ROUTES = (
     _probe(path="/livez", handler=live, describe=openapi.live_operation),
-    _probe(path="/healthz", handler=live, describe=None),  # BentoML's name for it
+    _probe(path="/healthz", handler=live, describe=openapi.live_operation),  # BentoML's name
     _probe(path="/readyz", handler=ready, describe=openapi.ready_operation),
     _probe(path="/metrics", handler=metrics, describe=openapi.metrics_operation),
 )

@@ -19,13 +19,16 @@ IMAGE_TYPES = "image/*, application/octet-stream"
 
 
 async def answer_form(
-    task: type[Task[Any, Any]], context: Context, request: Request, _: Mapping[str, str]
+    task: type[Task[Any, Any]],
+    fields: tuple[str, ...],
+    context: Context,
+    request: Request,
+    _: Mapping[str, str],
 ) -> Response:
     """A form with one image, the model if not the default, and the task's options."""
     if request.query_params():
         raise BadInput(f"{request.path} takes form fields, not query parameters")
-    options = tuple(task.options_type.model_fields)
-    form = await read_form(request, ("model", *options), 1, context.settings.max_request_bytes)
+    form = await read_form(request, fields, 1, context.settings.max_request_bytes)
     asked = form.fields.pop("model", None)
     model = context.registry.select_for(task, asked, request.call)
     answer = await context.registry.infer(
@@ -52,7 +55,7 @@ async def answer_predict(context: Context, request: Request, params: Mapping[str
     else:
         answers = await context.registry.infer_each(name, version, images, request.call, options)
         predictions = [_prediction(each, request) for each in answers]
-    return json_response(_identity(model) | {"predictions": predictions})
+    return json_response({**_identity(model), "predictions": predictions})
 
 
 async def _images(context: Context, request: Request, model: Model) -> list[bytes]:
@@ -73,7 +76,7 @@ async def _images(context: Context, request: Request, model: Model) -> list[byte
 def _one(model: Model, answer: Answer) -> Response:
     if isinstance(answer.content, bytes):
         return Response(answer.content, answer.media_type)
-    return json_response(_identity(model) | dict(answer.content))
+    return json_response({**_identity(model), **answer.content})
 
 
 def _prediction(answer: Answer | Exception, request: Request) -> Any:
@@ -95,7 +98,7 @@ def routes() -> tuple[Route, ...]:
             "POST",
             f"/{task.verb}",
             str(task.verb),
-            partial(answer_form, task),
+            partial(answer_form, task, ("model", *task.options_type.model_fields)),
             partial(openapi.form_operation, task),
             is_inference=True,
             task=task.name,

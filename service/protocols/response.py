@@ -38,12 +38,14 @@ class Response:
 
     def header_list(self, request_id: str) -> list[tuple[bytes, bytes]]:
         """Its headers as HTTP and ASGI have them."""
-        return [
+        headers = [
             (b"content-type", self.media_type.encode()),
             (b"content-length", b"%d" % len(self.body)),
             (b"x-request-id", request_id.encode()),
-            *((name.lower().encode(), value.encode()) for name, value in self.headers.items()),
         ]
+        for name, value in self.headers.items():
+            headers.append((name.lower().encode(), value.encode()))
+        return headers
 
 
 def json_response(content: Mapping[str, object]) -> Response:

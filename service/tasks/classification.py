@@ -1,7 +1,7 @@
 """Classification: one image -> labels with probabilities."""
 
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, NotRequired
 
 import numpy as np
 from pydantic import BeforeValidator, Field
@@ -60,12 +60,14 @@ class Score(TypedDict):
     probability: float
 
 
-class Prediction(Score, total=False):
+class Prediction(Score):
     """The likeliest class, and the `top_k` likeliest, best first."""
 
     top: list[Score]
-    labels: Annotated[
-        list[str], Field(description="Only of a network for several labels: all that there are")
+    labels: NotRequired[
+        Annotated[
+            list[str], Field(description="Only of a network for several labels: all that there are")
+        ]
     ]
 
 
@@ -161,13 +163,7 @@ class Classification(ImageTask):
                 order.tolist(), probabilities[order].tolist(), strict=True
             )
         ]
-        best = top[0]
-        prediction: Prediction = {
-            "label": best["label"],
-            "index": best["index"],
-            "probability": best["probability"],
-            "top": top,
-        }
+        prediction: Prediction = {**top[0], "top": top}  # type: ignore[typeddict-item]  # `labels`
         if self.spec.multi_label:
             above = np.flatnonzero(probabilities >= self.spec.threshold)
             prediction["labels"] = [labels[index] for index in above]

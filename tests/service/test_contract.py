@@ -102,6 +102,7 @@ TABLE = [
     Row("GET", VERSION, 200, DESCRIBED),
     Row("GET", "/v1/models/denoiser", 200, DESCRIBED),
     Row("GET", "/livez", 200, ["status"]),
+    Row("GET", "/healthz", 200, ["status"]),
     Row("GET", "/readyz", 200, ["status"]),
     Row("GET", "/metrics", 200, "", headers={"content-type": "text/plain"}),
     Row("GET", "/", 200, "", headers={"content-type": "text/html"}),
@@ -152,7 +153,6 @@ TABLE = [
     *(
         Row(method, path, 404, error="no route")
         for method, path in [
-            ("GET", "/healthz"),
             ("GET", "/ui"),
             ("GET", "/assets/index.js"),
             ("POST", "/classify/submit"),
