@@ -6,6 +6,7 @@ one of two workers may get 14, and half of the machine is idle.
 
 import contextlib
 import gc
+import select
 import selectors
 import signal
 import socket
@@ -31,6 +32,7 @@ Schema: TypeAlias = Callable[[], dict[str, Any]]
 
 RESTART_PAUSE_S = 1.0
 ACCEPT_PAUSE_S = 0.05
+FULL_CHANNELS_PAUSE_S = 1.0
 
 
 def serve(settings: Settings, host: str, port: int, bentoml_schema: Schema) -> None:
@@ -203,7 +205,10 @@ class Supervisor:
     def _hand_over(self, connection: socket.socket) -> None:
         ready = [worker for worker in self._workers if worker.is_ready]
         by_load = sorted(ready, key=lambda worker: worker.open_connections)
-        if not any(worker.hand_over(connection) for worker in by_load):
+        taken = any(worker.hand_over(connection) for worker in by_load)
+        if not taken and _wait_for_room(ready):  # a burst has filled the channels
+            taken = any(worker.hand_over(connection) for worker in by_load)
+        if not taken:
             why = "every worker's channel is full" if ready else "no worker is ready"
             logger.error("%s: connection refused", why)
 
@@ -242,3 +247,11 @@ class Supervisor:
 
 def _ignore(_number: int, _frame: object) -> None:
     """Do nothing: `_on_signal` reads the signal's number from the wake-up socket."""
+
+
+def _wait_for_room(workers: list[WorkerProcess]) -> bool:
+    """Wait until the channel of some worker has room; return False if none has in time."""
+    poll = select.poll()
+    for worker in workers:
+        poll.register(worker.channel, select.POLLOUT)
+    return bool(poll.poll(1000 * FULL_CHANNELS_PAUSE_S))
