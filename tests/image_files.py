@@ -1,5 +1,7 @@
 """An image in every format that is read, and stored under every EXIF orientation."""
 
+from random import Random
+
 import numpy as np
 from PIL import ExifTags, Image
 
@@ -38,3 +40,13 @@ def stored(image: Image.Image, image_format: str, orientation: int) -> bytes:
     exif[ExifTags.Base.Orientation] = orientation
     turned = image if turn is None else image.transpose(turn)
     return encode(turned, image_format, exif=exif, **LOSSLESS.get(image_format, {"quality": 100}))
+
+
+def damaged(file: bytes, random: Random) -> bytes:
+    """The file with one to six bits turned over."""
+    data = bytearray(file)
+    for _ in range(random.randint(1, 6)):
+        # Half of the damage goes to the header, where it does most.
+        end = len(data) if random.random() < 0.5 else min(len(data), 120)
+        data[random.randrange(end)] ^= 1 << random.randrange(8)
+    return bytes(data)

@@ -8,8 +8,7 @@ import orjson
 from starlette.types import Send
 
 from service.errors import VitrineError
-
-JSON = "application/json"
+from service.tasks.task import JSON
 
 
 @dataclass(frozen=True, slots=True)

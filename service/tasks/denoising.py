@@ -16,7 +16,16 @@ from service.pixels.decode import unpack
 from service.pixels.preprocess import Floats, scale, to_pixels, upright
 from service.pixels.spec import Input, KeepSize, Scale, Tiling
 from service.pixels.tiles import predict_tiled
-from service.tasks.task import Answer, ImageLimits, Options, ReadImage, Run, Task, check_finite
+from service.tasks.task import (
+    Answer,
+    ImageLimits,
+    Options,
+    ReadImage,
+    Run,
+    Task,
+    check_finite,
+    only_input,
+)
 
 MIN_SIDE = 8
 PNG = "image/png"
@@ -95,9 +104,7 @@ class Denoising(Task[Planes, Floats]):
 
     def from_tensors(self, tensors: Tensors) -> Planes:
         """The one input, (height, width, 1) in 0..1."""
-        array = tensors.get(self._input)
-        if len(tensors) != 1 or array is None:
-            raise BadInput(f"expected the input {self._input}, got {', '.join(tensors) or 'none'}")
+        array = only_input(tensors, self._input)
         if array.dtype != np.float32 or array.ndim != 3 or array.shape[2] != 1:
             raise BadInput(
                 f"expected {self._input} as float32 of shape (height, width, 1), "

@@ -169,9 +169,7 @@ class ImageTask(Task[Floats, dict[str, Floats]]):
     def from_tensors(self, tensors: Tensors) -> Floats:
         """The one input, (height, width, channels)."""
         name, spec = self._input, self.manifest.inputs[self._input]
-        array = tensors.get(name)
-        if len(tensors) != 1 or array is None:
-            raise BadInput(f"expected the input {name}, got {', '.join(tensors) or 'none'}")
+        array = only_input(tensors, name)
         if array.dtype != np.float32 or array.shape != spec.shape:
             raise BadInput(
                 f"expected {name} as {spec.dtype} of shape {spec.shape}, "
@@ -189,6 +187,14 @@ class ImageTask(Task[Floats, dict[str, Floats]]):
         batch = np.stack(items) if len(items) > 1 else items[0][np.newaxis]
         outputs = run({self._input: batch})
         return [{key: rows[i] for key, rows in outputs.items()} for i in range(len(items))]
+
+
+def only_input(tensors: Tensors, name: str) -> Floats:
+    """The one tensor of this name; raises BadInput where it is missing or not alone."""
+    array = tensors.get(name)
+    if len(tensors) != 1 or array is None:
+        raise BadInput(f"expected the input {name}, got {', '.join(tensors) or 'none'}")
+    return array
 
 
 def check_finite(name: str, array: Floats) -> None:

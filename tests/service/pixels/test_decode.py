@@ -16,7 +16,7 @@ from service.pixels.decode import FORMATS, check_image, decode, detach, open_ima
 from service.pixels.preprocess import Pixels, to_pixels
 from service.pixels.spec import Contain, Cover, FashionMnist, Input, KeepSize, Stretch
 from tests.drawing import LOSSLESS, encode, gradient, mean_difference, noise, pixels
-from tests.image_files import FILES, STORED, stored
+from tests.image_files import FILES, STORED, damaged, stored
 from tests.server import CHECKOUT
 
 ANY_SIZE_GREY = Input(shape=(None, None, 1), color="grey", resize=KeepSize())
@@ -339,14 +339,10 @@ def test_damaged_bytes_give_an_image_or_an_error_of_the_caller(name: str) -> Non
     random = Random(name)
     outcomes = set()
     for _ in range(60):
-        data = bytearray(FILES[name])
-        for _ in range(random.randint(1, 6)):
-            # Half of the damage goes to the header, where it does most.
-            end = len(data) if random.random() < 0.5 else min(len(data), 120)
-            data[random.randrange(end)] ^= 1 << random.randrange(8)
+        data = damaged(FILES[name], random)
         for spec in (SMALL_GREY, SMALL_RGB):
             try:
-                decode(opened(bytes(data)), spec)
+                decode(opened(data), spec)
                 outcomes.add("image")
             except RequestError:
                 outcomes.add("error")

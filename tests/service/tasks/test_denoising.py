@@ -25,7 +25,7 @@ from service.tasks.denoising import (
 )
 from service.tasks.task import Options
 from tests.drawing import encode, gradient, noise, pixels
-from tests.image_files import FILES, STORED, stored
+from tests.image_files import FILES, STORED, damaged, stored
 from tests.service.artifacts.test_manifest import DENOISER
 
 SETTINGS = Settings(workers=1)
@@ -144,13 +144,9 @@ def test_damaged_bytes_give_planes_or_an_error_of_the_caller(name: str) -> None:
     random = Random(name)
     outcomes = set()
     for _ in range(60):
-        data = bytearray(FILES[name])
-        for _ in range(random.randint(1, 6)):
-            # Half of the damage goes to the header, where it does most.
-            end = len(data) if random.random() < 0.5 else min(len(data), 120)
-            data[random.randrange(end)] ^= 1 << random.randrange(8)
+        data = damaged(FILES[name], random)
         try:
-            split(opened(bytes(data)))
+            split(opened(data))
             outcomes.add("image")
         except RequestError:
             outcomes.add("error")
