@@ -33,6 +33,7 @@ MODULES = {
     "settings": "ground",
     "machine": "ground",
     "part": "ground",
+    "shared": "ground",
 }
 ENTRIES = {"service.__main__", "service.service", "training.__main__"}
 TRAINING_TAKES = {"artifacts", "pixels", "tasks", "engines", "errors"}
