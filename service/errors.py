@@ -9,6 +9,7 @@ VitrineError
 │   ├── WrongMethod       405
 │   ├── TooLarge          413
 │   └── UnsupportedImage  415
+│       └── UnsupportedCoding  415
 ├── Unavailable           503  not ready, or overloaded
 ├── DeadlinePassed        504
 ├── ClientGone            499  only for the log and the metrics
@@ -90,6 +91,19 @@ class UnsupportedImage(RequestError):
     """Bytes of a type that is not among the image formats that are read."""
 
     status = 415
+
+
+class UnsupportedCoding(UnsupportedImage):
+    """A body in a Content-Encoding that is not decoded."""
+
+    def __init__(self, message: str, codings: Sequence[str]) -> None:
+        super().__init__(message)
+        self.codings = codings
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """Accept-Encoding (RFC 9110, section 15.5.16)."""
+        return {"Accept-Encoding": ", ".join(self.codings)}
 
 
 class Unavailable(VitrineError):

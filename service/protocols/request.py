@@ -10,6 +10,7 @@ from starlette.types import Message, Receive, Scope
 
 from service.call import Call
 from service.errors import BadInput, ClientGone, TooLarge
+from service.protocols.content_coding import check_coding, decode
 
 _REQUEST_ID = re.compile(rb"[\x21-\x7e]{1,128}")
 _MAX_TIMEOUT_DIGITS = 9
@@ -79,7 +80,15 @@ class Request:
         return timeout_s
 
     async def body(self, max_bytes: int) -> bytes:
-        """The whole body, an image; raises TooLarge as soon as it exceeds `max_bytes`."""
+        """The whole body, an image, decoded; raises TooLarge as soon as it exceeds `max_bytes`.
+
+        Raises BadInput or UnsupportedCoding for a Content-Encoding that cannot be decoded.
+        """
+        if b"content-encoding" in self.headers:
+            decoded = bytearray()
+            async for piece in self.stream(max_bytes):
+                decoded += piece
+            return bytes(decoded)
         declared = self.headers.get(b"content-length", b"0")
         if declared.isdigit() and int(declared) > max_bytes:
             raise TooLarge(
@@ -99,8 +108,30 @@ class Request:
         self._watch_disconnect()
         return bytes(body)
 
-    async def stream(self, max_bytes: int) -> AsyncGenerator[bytes, None]:
-        """The body, piece by piece; raises TooLarge as soon as it exceeds `max_bytes`."""
+    def stream(self, max_bytes: int) -> AsyncGenerator[bytes, None]:
+        """The body, decoded, piece by piece; raises TooLarge as soon as it exceeds `max_bytes`.
+
+        Raises BadInput or UnsupportedCoding for a Content-Encoding that cannot be decoded.
+        """
+        if b"content-encoding" in self.headers:
+            return self._decoded(max_bytes)
+        return self._pieces(max_bytes)
+
+    async def _decoded(self, max_bytes: int) -> AsyncGenerator[bytes, None]:
+        sent = [value for name, value in self.raw_headers if name == b"content-encoding"]
+        coding = check_coding(b", ".join(sent).decode("latin-1"))
+        pieces = self._pieces(max_bytes)
+        decoded = pieces if coding == "identity" else decode(pieces, coding)
+        size = 0
+        async for piece in decoded:
+            size += len(piece)
+            if size > max_bytes:
+                raise TooLarge(
+                    f"expected a body of at most {max_bytes} bytes, got more in {coding}"
+                )
+            yield piece
+
+    async def _pieces(self, max_bytes: int) -> AsyncGenerator[bytes, None]:
         received = 0
         more = True
         while more:
