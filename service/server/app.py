@@ -14,6 +14,7 @@ from service.artifacts.files import find_artifacts
 from service.artifacts.manifest import Manifest
 from service.engines.gpus import take_gpu
 from service.inference.registry import load_registry
+from service.machine import yield_to_the_event_loop
 from service.protocols import catalog, health, native, pages
 from service.protocols.route import Context, Route
 from service.protocols.tokens import read_tokens
@@ -121,5 +122,5 @@ def freeze_loaded_objects() -> None:
 
 def limit_decode_threads() -> None:
     """Give the running event loop DECODE_THREADS threads; engines have their own."""
-    executor = ThreadPoolExecutor(DECODE_THREADS, thread_name_prefix="decode")
+    executor = ThreadPoolExecutor(DECODE_THREADS, "decode", yield_to_the_event_loop)
     asyncio.get_running_loop().set_default_executor(executor)
