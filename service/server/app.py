@@ -13,6 +13,7 @@ from PIL import Image
 from service.artifacts.files import find_artifacts
 from service.artifacts.manifest import Manifest
 from service.engines.gpus import take_gpu
+from service.errors import SettingsError
 from service.inference.registry import load_registry
 from service.machine import yield_to_the_event_loop
 from service.protocols import catalog, health, native, pages
@@ -23,6 +24,7 @@ from service.server.drain import Drain
 from service.settings import Settings
 from service.tasks import TASKS, load_plugins
 from service.telemetry import tracing
+from service.telemetry.log import logger
 from service.telemetry.metrics import Metrics, ServedModel
 from service.telemetry.usage import WorkerState, limit_metrics, usage_metrics
 
@@ -81,6 +83,13 @@ class App:
             self.metrics.watch(partial(usage_metrics, os.getppid()))
             self.metrics.watch(state.metrics)
             state.set_ready()
+
+    def reload(self) -> None:
+        """Read the tokens again; where they cannot be used, those from before stay."""
+        try:
+            self.dispatcher.tokens = read_tokens(self.settings.api_tokens_file)
+        except SettingsError as error:
+            logger.error("tokens are not reloaded: %s", error)
 
     def close(self) -> None:
         """End the threads of the models and of the metrics."""

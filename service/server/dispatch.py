@@ -23,7 +23,7 @@ class Dispatcher:
     def __init__(self, context: Context, tokens: Tokens) -> None:
         self.router = Router(context.routes)
         self._context = context
-        self._tokens = tokens
+        self.tokens = tokens
         self._probes = {route.path for route in context.routes if route.is_probe}
         self.inference_paths = {
             path.encode(): self.router.find("POST", path) for path in _paths(context)
@@ -50,7 +50,7 @@ class Dispatcher:
         route, params = match
         call.protocol = route.protocol
         if not route.is_probe:
-            call.token = self._tokens.identify(request.headers)
+            call.token = self.tokens.identify(request.headers)
         if route.is_inference and "name" in params:
             registry = self._context.registry
             registry.select(params["name"], params.get("version"), call).check_room(1)
@@ -62,7 +62,7 @@ class Dispatcher:
             return self.router.find(request.method, request.path)
         except RequestError:
             # Unauthenticated callers do not learn the routes.
-            self._tokens.identify(request.headers)
+            self.tokens.identify(request.headers)
             raise
 
     async def answer(self, match: Match, request: Request) -> Response:
