@@ -62,6 +62,8 @@ class Settings(BaseModel):
     """Seconds from the first byte of a request until it is answered with 504."""
     drain_s: float = Field(default=0.0, ge=0, allow_inf_nan=False)
     """Seconds after SIGTERM in which `/readyz` is 503 and requests are still answered."""
+    hang_timeout_s: float = Field(default=5.0, ge=0, allow_inf_nan=False)
+    """Seconds without a sign of life after which a worker is killed and replaced; 0: never."""
     api_tokens_file: Path | None = None
     """File with the SHA-256 of each accepted bearer token, one per line; by default no token."""
     metrics_dir: Path | None = None

@@ -15,7 +15,8 @@ from service.errors import StartError
 from service.server.app import App, freeze_loaded_objects, limit_decode_threads
 from service.server.connection import Connection
 from service.server.front import Front, traced
-from service.server.process import ClosedCounts
+from service.server.heartbeat import beat
+from service.server.process import SharedCounts
 from service.telemetry import tracing
 
 READY = b"ready"
@@ -31,12 +32,15 @@ class ChannelServer(uvicorn.Server):
         config: uvicorn.Config,
         make_connection: Callable[[uvicorn.Config, ServerState], Connection],
         channel: socket.socket,
+        *,
         on_failed: Callable[[], None],
-        reload: Callable[[], None],
+        on_startup: Callable[[], None],
+        on_shutdown: Callable[[], None],
     ) -> None:
         super().__init__(config)
         self._on_failed = on_failed
-        self._reload = reload
+        self._on_startup = on_startup
+        self._on_shutdown = on_shutdown
         self._make_connection = make_connection
         self._channel = channel
         self._opening: set[asyncio.Task[None]] = set()
@@ -47,16 +51,15 @@ class ChannelServer(uvicorn.Server):
         await super().startup(sockets=[])
         freeze_loaded_objects()
         limit_decode_threads()
+        self._on_startup()
         self._channel.setblocking(False)
-        loop = asyncio.get_running_loop()
-        loop.add_signal_handler(signal.SIGHUP, self._reload)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})  # one may wait
-        loop.add_reader(self._channel, self._receive_connections)
+        asyncio.get_running_loop().add_reader(self._channel, self._receive_connections)
         self._channel.send(READY)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Open the connections that are still in the channel, answer them, then end."""
-        self._channel.shutdown(socket.SHUT_RD)  # the supervisor chooses another worker from now on
+        self._on_shutdown()  # the supervisor chooses another worker from now on
+        self._channel.shutdown(socket.SHUT_RD)
         self._receive_connections()
         asyncio.get_running_loop().remove_reader(self._channel)
         await asyncio.gather(*self._opening, return_exceptions=True)
@@ -93,12 +96,20 @@ class ChannelServer(uvicorn.Server):
 
 
 def run_worker(
-    load: Callable[[], App], number: int, channel: socket.socket, closed: ClosedCounts
+    load: Callable[[], App], number: int, channel: socket.socket, counts: SharedCounts
 ) -> None:
     """Load the models, then serve until SIGTERM; send a start error through the channel."""
 
     def count_closed() -> None:
-        closed[number] += 1
+        counts.closed[number] += 1
+
+    def on_startup() -> None:
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, app.reload)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})  # one may wait
+        beat(counts.beats, number)
+
+    def on_shutdown() -> None:
+        counts.ending[number] = 1
 
     # What is read while it loads may be old by the time that SIGHUP comes: the signal waits.
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
@@ -122,7 +133,14 @@ def run_worker(
     )
     make_connection = partial(Connection, dispatcher=app.dispatcher, on_close=count_closed)
     try:
-        ChannelServer(config, make_connection, channel, count_closed, app.reload).run()
+        ChannelServer(
+            config,
+            make_connection,
+            channel,
+            on_failed=count_closed,
+            on_startup=on_startup,
+            on_shutdown=on_shutdown,
+        ).run()
     finally:
         app.close()
         tracing.close()
