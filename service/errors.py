@@ -7,8 +7,11 @@ VitrineError
 │   ├── UnknownModel      404
 │   ├── UnknownRoute      404
 │   ├── WrongMethod       405
+│   ├── TooSlow           408
 │   ├── TooLarge          413
-│   └── UnsupportedImage  415
+│   ├── UnsupportedImage  415
+│   └── HeadTooLarge      431
+├── NotSupported          501  a part of HTTP that is not there
 ├── Unavailable           503  not ready, or overloaded
 ├── DeadlinePassed        504
 ├── ClientGone            499  only for the log and the metrics
@@ -80,6 +83,12 @@ class WrongMethod(RequestError):
         return {"Allow": ", ".join(self.allowed)}
 
 
+class TooSlow(RequestError):
+    """The headers of a request that do not arrive in time."""
+
+    status = 408
+
+
 class TooLarge(RequestError):
     """More bytes, pixels or images than the limit allows."""
 
@@ -90,6 +99,18 @@ class UnsupportedImage(RequestError):
     """Bytes of a type that is not among the image formats that are read."""
 
     status = 415
+
+
+class HeadTooLarge(RequestError):
+    """A URL and headers of more bytes than the limit allows."""
+
+    status = 431
+
+
+class NotSupported(VitrineError):
+    """A part of HTTP that is not there for any route."""
+
+    status = 501
 
 
 class Unavailable(VitrineError):

@@ -60,6 +60,8 @@ class Settings(BaseModel):
     """Most bytes of one request's body."""
     request_timeout_s: float = Field(default=30.0, gt=0, allow_inf_nan=False)
     """Seconds from the first byte of a request until it is answered with 504."""
+    keep_alive_s: float = Field(default=75.0, gt=0, allow_inf_nan=False)
+    """Seconds until a connection on which nothing arrives is closed; not under BentoML."""
     drain_s: float = Field(default=0.0, ge=0, allow_inf_nan=False)
     """Seconds after SIGTERM in which `/readyz` is 503 and requests are still answered."""
     hang_timeout_s: float = Field(default=5.0, ge=0, allow_inf_nan=False)

@@ -129,9 +129,15 @@ def run_worker(
         access_log=False,
         proxy_headers=False,
         server_header=False,
+        timeout_keep_alive=app.settings.keep_alive_s,  # type: ignore[arg-type]  # for call_later
         timeout_graceful_shutdown=math.ceil(app.settings.request_timeout_s) + STOP_MARGIN_S,
     )
-    make_connection = partial(Connection, dispatcher=app.dispatcher, on_close=count_closed)
+    make_connection = partial(
+        Connection,
+        dispatcher=app.dispatcher,
+        timeout_s=app.settings.request_timeout_s,
+        on_close=count_closed,
+    )
     try:
         ChannelServer(
             config,
