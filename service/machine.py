@@ -1,11 +1,12 @@
 """CPUs and GPUs that this process may use, found without loading a deep-learning backend."""
 
+import contextlib
 import importlib.util
 import os
 import re
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 COMPUTE_NICE = 5
@@ -13,6 +14,9 @@ VISIBLE = "CUDA_VISIBLE_DEVICES"
 _DEVICE = re.compile(r"nvidia(\d+)")
 _NVIDIA = ("nvidia*", "nvhost*", "dxg")  # a card, a Jetson board, Windows' own under WSL
 _OTHER = ("kfd", "accel*")  # AMD's ROCm, a TPU
+
+_DECODE_MEMORY_BYTES = 512 * 2**20
+_NO_LIMIT_BYTES = 2**60
 
 
 def cpu_quota() -> float:
@@ -37,6 +41,26 @@ def yield_to_the_event_loop() -> None:
     """
     if sys.platform == "linux":
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), COMPUTE_NICE)
+
+
+def memory_limit_bytes(
+    files: Sequence[Path] = (
+        Path("/sys/fs/cgroup/memory.max"),  # cgroup v2
+        Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"),  # v1; its "none" is a huge number
+    ),
+) -> int | None:
+    """The cgroup's limit on memory; None without one."""
+    for file in files:
+        with contextlib.suppress(OSError, ValueError):  # no such cgroup, or the limit is "max"
+            limit = int(file.read_text())
+            return limit if limit < _NO_LIMIT_BYTES else None
+    return None
+
+
+def default_decode_memory_bytes() -> int:
+    """A third of the cgroup's limit, at most 512 MiB."""
+    limit = memory_limit_bytes()
+    return _DECODE_MEMORY_BYTES if limit is None else min(_DECODE_MEMORY_BYTES, limit // 3)
 
 
 def default_workers(device: str) -> int:

@@ -14,6 +14,7 @@ from service.artifacts.files import find_artifacts
 from service.artifacts.manifest import Manifest
 from service.engines.gpus import take_gpu
 from service.errors import SettingsError
+from service.inference.memory import Memory
 from service.inference.registry import load_registry
 from service.machine import yield_to_the_event_loop
 from service.protocols import catalog, health, native, pages
@@ -57,6 +58,7 @@ class App:
         state = None if folder is None else WorkerState(folder)
         if settings.device != "cpu" and worker is not None:
             take_gpu(worker)
+        self.memory = Memory(settings, folder, worker or 0)
         tokens = read_tokens(settings.api_tokens_file)
         artifacts = find_artifacts(settings.models_dir, settings.models, TASKS)
         routes = all_routes()
@@ -64,7 +66,7 @@ class App:
         self.settings = settings
         self.drain = drain or Drain()
         self.metrics = Metrics(served, all_protocols(routes), folder, is_on=settings.metrics)
-        self.registry = load_registry(artifacts, TASKS, settings, self.metrics)
+        self.registry = load_registry(artifacts, TASKS, settings, self.metrics, memory=self.memory)
         self._scraper = ThreadPoolExecutor(1, thread_name_prefix="metrics")
         context = Context(
             settings,
@@ -74,10 +76,12 @@ class App:
             self._scraper,
             lambda: self.drain.is_on,
             bentoml_schema,
+            self.memory.bodies,
         )
         self.dispatcher = Dispatcher(context, tokens)
         if tracing.is_configured():
             self.dispatcher.on_answer = tracing.annotate_span
+        self.metrics.watch(self.memory.metrics)
         self.metrics.watch(partial(limit_metrics, settings, served))
         if state is not None:
             self.metrics.watch(partial(usage_metrics, os.getppid()))

@@ -70,6 +70,7 @@ class Dispatcher:
         timeout_s: float | None = None
         try:
             if match.route.is_inference:
+                request.memory = self._context.bodies
                 timeout_s = request.set_timeout(self._context.settings.request_timeout_s)
             async with asyncio.timeout(timeout_s):
                 response = await match.route.handler(self._context, request, match.params)
@@ -79,6 +80,8 @@ class Dispatcher:
             response = error_response(error)
         except Exception as error:
             response = error_response(unexpected_error(request.call, error))
+        finally:
+            request.release()
         return self._finished(request, response)
 
     def refuse(self, request: Request, error: VitrineError) -> Response:
