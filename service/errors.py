@@ -10,6 +10,7 @@ VitrineError
 │   ├── TooSlow           408
 │   ├── TooLarge          413
 │   ├── UnsupportedImage  415
+│   │   └── UnsupportedCoding  415
 │   └── HeadTooLarge      431
 ├── NotSupported          501  a part of HTTP that is not there
 ├── Unavailable           503  not ready, or overloaded
@@ -99,6 +100,19 @@ class UnsupportedImage(RequestError):
     """Bytes of a type that is not among the image formats that are read."""
 
     status = 415
+
+
+class UnsupportedCoding(UnsupportedImage):
+    """A body in a Content-Encoding that is not decoded."""
+
+    def __init__(self, message: str, codings: Sequence[str]) -> None:
+        super().__init__(message)
+        self.codings = codings
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """Accept-Encoding (RFC 9110, section 15.5.16)."""
+        return {"Accept-Encoding": ", ".join(self.codings)}
 
 
 class HeadTooLarge(RequestError):

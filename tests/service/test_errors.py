@@ -9,6 +9,7 @@ from service.errors import (
     StartError,
     Unauthorized,
     Unavailable,
+    UnsupportedCoding,
     VitrineError,
     WrongMethod,
 )
@@ -21,6 +22,7 @@ CONTRACT = {
     "WrongMethod": 405,
     "TooLarge": 413,
     "UnsupportedImage": 415,
+    "UnsupportedCoding": 415,
     "Unavailable": 503,
     "DeadlinePassed": 504,
 }
@@ -77,7 +79,13 @@ def test_wrong_method_names_the_allowed_ones() -> None:
     assert WrongMethod("expected GET", ["GET", "HEAD"]).headers == {"Allow": "GET, HEAD"}
 
 
+def test_unsupported_coding_names_those_that_are() -> None:
+    error = UnsupportedCoding("expected gzip", ["gzip", "identity"])
+    assert error.headers == {"Accept-Encoding": "gzip, identity"}
+
+
 def test_no_other_error_sets_headers() -> None:
-    others = [error for error in ALL if error not in (Unauthorized, WrongMethod, Unavailable)]
+    with_headers = (Unauthorized, WrongMethod, UnsupportedCoding, Unavailable)
+    others = [error for error in ALL if error not in with_headers]
     assert others
     assert not any(error("so").headers for error in others)
