@@ -1,7 +1,6 @@
 """Who may come in, and what a browser lets other pages do: the same of both servers."""
 
 import contextlib
-import functools
 import hashlib
 import http.server
 import threading
@@ -239,7 +238,7 @@ def from_page(browser: webdriver.Chrome, page: str, server: Server, token: str) 
     """Status, answer, and whether the request id can be read, of a request by a page's script."""
     browser.get(page)
     given = server.url, token, list(SAMPLE)
-    told: list[Any] = browser.execute_async_script(REQUEST, *given)  # type: ignore[no-untyped-call]
+    told: list[Any] = browser.execute_async_script(REQUEST, *given)
     return told
 
 
@@ -262,19 +261,15 @@ def test_page_of_another_origin_may_not_ask_in_a_browser(
 
 
 def test_token_can_be_entered_on_the_page(ours: Server, browser: webdriver.Chrome) -> None:
-    def open_page() -> functools.partial[webdriver.Chrome]:
-        browser.get(f"{ours.url}/")
-        return functools.partial(execute, browser, "post_classify", GARMENT)
-
-    classify = open_page()
-    assert status(classify()) == "401"
-    classify = open_page()
+    browser.get(f"{ours.url}/")
+    assert status(execute(browser, "post_classify", GARMENT)) == "401"
+    browser.get(f"{ours.url}/")
     press(browser.find_element(By.CSS_SELECTOR, ".auth-wrapper"), ".authorize")
     form = browser.find_element(By.CSS_SELECTOR, ".auth-container")
     form.find_element(By.CSS_SELECTOR, "input").send_keys(TOKENS[10])
     press(form, "button.authorize")
     press(browser.find_element(By.CSS_SELECTOR, ".modal-ux"), ".btn-done")
-    response = classify()
+    response = execute(browser, "post_classify", GARMENT)
     assert status(response) == "200", response.text
     assert MODEL in response.text
 

@@ -125,7 +125,7 @@ def test_page_has_no_errors(browser: webdriver.Chrome, server: Server, host: str
     browser.get(f"{server.url.replace('127.0.0.1', host)}/")
     browser.find_element(By.CSS_SELECTOR, ".opblock")
     assert errors(browser) == []
-    loaded = browser.execute_script(  # type: ignore[no-untyped-call]
+    loaded = browser.execute_script(
         "return performance.getEntriesByType('resource').map(entry => entry.name)"
     )
     assert {httpx.URL(url).host for url in loaded} == {host}
