@@ -4,6 +4,7 @@ import contextlib
 import mmap
 import multiprocessing
 import os
+import signal
 import socket
 from collections.abc import Callable
 from typing import TypeAlias
@@ -94,6 +95,11 @@ class WorkerProcess:
             self._process.terminate()
         else:
             self.kill()
+
+    def reload(self) -> None:
+        """Ask the process to read again what may change while it serves."""
+        if self._process.is_alive() and (pid := self._process.pid):
+            os.kill(pid, signal.SIGHUP)
 
     def kill(self) -> None:
         """End the process at once."""

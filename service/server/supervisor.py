@@ -213,8 +213,15 @@ class Supervisor:
             logger.error("%s: connection refused", why)
 
     def _on_signal(self) -> None:
-        """Drain first if that is configured, then stop; stop at once on a second signal."""
+        """Pass SIGHUP on; else drain first if that is configured, then stop.
+
+        A second signal to end stops at once.
+        """
         (number,) = self._signal_reader.recv(1)
+        if number == signal.SIGHUP:
+            for worker in self._workers:
+                worker.reload()
+            return
         drain_s = self._settings.drain_s
         if number == signal.SIGTERM and drain_s and self._is_serving and not self._drain.is_on:
             logger.info("draining", extra={"fields": {"drain_s": drain_s}})

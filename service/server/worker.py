@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import math
+import signal
 import socket
 from collections.abc import Callable
 from functools import partial
@@ -31,9 +32,11 @@ class ChannelServer(uvicorn.Server):
         make_connection: Callable[[uvicorn.Config, ServerState], Connection],
         channel: socket.socket,
         on_failed: Callable[[], None],
+        reload: Callable[[], None],
     ) -> None:
         super().__init__(config)
         self._on_failed = on_failed
+        self._reload = reload
         self._make_connection = make_connection
         self._channel = channel
         self._opening: set[asyncio.Task[None]] = set()
@@ -45,7 +48,10 @@ class ChannelServer(uvicorn.Server):
         freeze_loaded_objects()
         limit_decode_threads()
         self._channel.setblocking(False)
-        asyncio.get_running_loop().add_reader(self._channel, self._receive_connections)
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGHUP, self._reload)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})  # one may wait
+        loop.add_reader(self._channel, self._receive_connections)
         self._channel.send(READY)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
@@ -94,6 +100,8 @@ def run_worker(
     def count_closed() -> None:
         closed[number] += 1
 
+    # What is read while it loads may be old by the time that SIGHUP comes: the signal waits.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
     try:
         app = load()
         asgi = traced(Front(lambda: app))
@@ -114,7 +122,7 @@ def run_worker(
     )
     make_connection = partial(Connection, dispatcher=app.dispatcher, on_close=count_closed)
     try:
-        ChannelServer(config, make_connection, channel, count_closed).run()
+        ChannelServer(config, make_connection, channel, count_closed, app.reload).run()
     finally:
         app.close()
         tracing.close()
