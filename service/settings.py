@@ -6,7 +6,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 
 from service.errors import SettingsError
 from service.machine import default_decode_memory_bytes, default_workers
@@ -22,6 +29,10 @@ _SERVICE_LINK = re.compile(
 )
 _MODEL = re.compile(r"[a-z0-9][a-z0-9-]*(/[0-9]+)?")
 _MODULE = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*")
+# As a browser writes it: in lower case, without the scheme's own port.
+_ORIGIN = re.compile(
+    r"(?!http://.*:80$)(?!https://.*:443$)https?://([a-z0-9.-]+|\[[0-9a-f:.]+\])(:[0-9]{1,5})?"
+)
 _DEFAULT_MODEL = re.compile(r"(?P<verb>[a-z][a-z0-9-]*)\s*=\s*(?P<name>[a-z0-9][a-z0-9-]*)")
 
 
@@ -70,6 +81,10 @@ class Settings(BaseModel):
     """Seconds without a sign of life after which a worker is killed and replaced; 0: never."""
     api_tokens_file: Path | None = None
     """File with the SHA-256 of each accepted bearer token, one per line; by default no token."""
+    rate_limit_per_s: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    """Inference requests a second by token, over all workers; by default as many as come."""
+    cors_origins: tuple[str, ...] = ()
+    """Origins whose pages may call this server, separated by commas, or `*`; by default none."""
     metrics_dir: Path | None = None
     """Folder in which the workers share their metrics; by default a temporary one."""
     metrics: bool = True
@@ -88,6 +103,20 @@ class Settings(BaseModel):
     @classmethod
     def _parse_plugins(cls, value: object) -> object:
         return _parse_list(value, _MODULE, "names of Python modules, separated by commas")
+
+    @field_validator("cors_origins", mode="before")
+    @classmethod
+    def _parse_cors_origins(cls, value: object) -> object:
+        if value == "*":
+            return (value,)
+        return _parse_list(value, _ORIGIN, "* or origins like https://shop.example, in lower case")
+
+    @field_validator("rate_limit_per_s")
+    @classmethod
+    def _check_rate_has_tokens(cls, value: float | None, known: ValidationInfo) -> float | None:
+        if value is not None and known.data.get("api_tokens_file") is None:
+            raise ValueError("expected VITRINE_API_TOKENS_FILE, too: the limit is by token")
+        return value
 
     @field_validator("default_models", mode="before")
     @classmethod

@@ -60,7 +60,9 @@ class Route:
     task: str = ""
     """The one task whose models answer it; empty for any."""
     is_probe: bool = False
-    """Whether it is polled: neither logged nor traced, and needs no token."""
+    """Whether it is polled: neither logged nor traced."""
+    scope: str | None = "predict"
+    """What a token has to be for, where tokens are needed; None leaves the route open."""
 
 
 class Match(NamedTuple):
