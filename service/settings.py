@@ -6,7 +6,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 
 from service.errors import SettingsError
 from service.machine import default_workers
@@ -64,6 +71,12 @@ class Settings(BaseModel):
     """Seconds after SIGTERM in which `/readyz` is 503 and requests are still answered."""
     api_tokens_file: Path | None = None
     """File with the SHA-256 of each accepted bearer token, one per line; by default no token."""
+    tls_cert_file: Path | None = None
+    """PEM file of the server's certificate and its chain; with it, the launcher serves HTTPS."""
+    tls_key_file: Path | None = Field(default=None, validate_default=True)
+    """PEM file of the certificate's key, without a password."""
+    tls_client_ca_file: Path | None = None
+    """PEM file of the authorities that sign clients' certificates; with it, clients need one."""
     metrics_dir: Path | None = None
     """Folder in which the workers share their metrics; by default a temporary one."""
     metrics: bool = True
@@ -82,6 +95,20 @@ class Settings(BaseModel):
     @classmethod
     def _parse_plugins(cls, value: object) -> object:
         return _parse_list(value, _MODULE, "names of Python modules, separated by commas")
+
+    @field_validator("tls_key_file")
+    @classmethod
+    def _check_tls_key(cls, key: Path | None, before: ValidationInfo) -> Path | None:
+        if (key is None) != (before.data.get("tls_cert_file") is None):
+            raise ValueError(f"expected it together with {PREFIX}TLS_CERT_FILE")
+        return key
+
+    @field_validator("tls_client_ca_file")
+    @classmethod
+    def _check_tls_client_ca(cls, client_ca: Path | None, before: ValidationInfo) -> Path | None:
+        if client_ca is not None and before.data.get("tls_cert_file") is None:
+            raise ValueError(f"expected it only together with {PREFIX}TLS_CERT_FILE")
+        return client_ca
 
     @field_validator("default_models", mode="before")
     @classmethod

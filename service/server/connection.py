@@ -23,6 +23,7 @@ from service.protocols.request import Request
 from service.protocols.response import Response
 from service.protocols.route import Match
 from service.server.dispatch import Dispatcher
+from service.server.tls import client_name
 from service.telemetry import tracing
 
 # uvicorn parses a longer URL, and one with a fragment.
@@ -56,6 +57,11 @@ class Connection(HttpToolsProtocol):
         self._body = b""
         self._keeps_alive = True
         self._header_count = 0
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Note who the client is, by its certificate, for every request of the connection."""
+        super().connection_made(transport)
+        self.app_state["client_name"] = client_name(transport)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Mark every open request as disconnected; uvicorn only marks the last one."""
@@ -162,6 +168,7 @@ class Connection(HttpToolsProtocol):
             "path": path.decode("ascii"),
             "query_string": query,
             "headers": self.headers[: self._header_count],
+            "state": self.app_state,
         }
         return Request(scope, exchange.receive, is_gone=exchange.is_gone)
 

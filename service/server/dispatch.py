@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 
 from service.call import Call
-from service.errors import DeadlinePassed, RequestError, VitrineError
+from service.errors import DeadlinePassed, RequestError, Unauthorized, VitrineError
 from service.protocols.request import Request
 from service.protocols.response import Response, error_response
 from service.protocols.route import Context, Match, Router
@@ -24,6 +24,7 @@ class Dispatcher:
         self.router = Router(context.routes)
         self._context = context
         self._tokens = tokens
+        self._needs_certificate = context.settings.tls_client_ca_file is not None
         self._probes = {route.path for route in context.routes if route.is_probe}
         self.inference_paths = {
             path.encode(): self.router.find("POST", path) for path in _paths(context)
@@ -49,8 +50,10 @@ class Dispatcher:
         match = match or self._find(request)
         route, params = match
         call.protocol = route.protocol
+        if self._needs_certificate and not route.is_health:
+            call.token = _certified(request)
         if not route.is_probe:
-            call.token = self._tokens.identify(request.headers)
+            call.token = self._tokens.identify(request.headers) or call.token
         if route.is_inference and "name" in params:
             registry = self._context.registry
             registry.select(params["name"], params.get("version"), call).check_room(1)
@@ -62,6 +65,8 @@ class Dispatcher:
             return self.router.find(request.method, request.path)
         except RequestError:
             # Unauthenticated callers do not learn the routes.
+            if self._needs_certificate:
+                _certified(request)
             self._tokens.identify(request.headers)
             raise
 
@@ -99,6 +104,16 @@ class Dispatcher:
         metrics.request_seconds[model, call.version, call.protocol].observe(seconds)
         if self._context.settings.log_requests and path not in self._probes:
             log_call(call, status, seconds, method=method, path=path)
+
+
+def _certified(request: Request) -> str:
+    """The name in the client's certificate; raises Unauthorized without one.
+
+    There is no scheme of HTTP for it (RFC 9110, section 11): the one in the answer is ours.
+    """
+    if not request.client_name:
+        raise Unauthorized("expected a client certificate, got none", scheme="Certificate")
+    return request.client_name
 
 
 def _paths(context: Context) -> Iterator[str]:
