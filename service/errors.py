@@ -49,14 +49,18 @@ class BadInput(RequestError):
 
 
 class Unauthorized(RequestError):
-    """No token, or none that is known."""
+    """No token that is known, or no certificate of the client."""
 
     status = 401
 
+    def __init__(self, message: str, scheme: str = "Bearer") -> None:
+        super().__init__(message)
+        self._scheme = scheme
+
     @property
     def headers(self) -> dict[str, str]:
-        """WWW-Authenticate (RFC 6750, section 3)."""
-        return {"WWW-Authenticate": 'Bearer realm="vitrine"'}
+        """WWW-Authenticate (RFC 9110, section 11.6.1), Bearer by default (RFC 6750, section 3)."""
+        return {"WWW-Authenticate": f'{self._scheme} realm="vitrine"'}
 
 
 class Forbidden(RequestError):

@@ -85,6 +85,12 @@ class Settings(BaseModel):
     """Inference requests a second by token, over all workers; by default as many as come."""
     cors_origins: tuple[str, ...] = ()
     """Origins whose pages may call this server, separated by commas, or `*`; by default none."""
+    tls_cert_file: Path | None = None
+    """PEM file of the server's certificate and its chain; with it, the launcher serves HTTPS."""
+    tls_key_file: Path | None = Field(default=None, validate_default=True)
+    """PEM file of the certificate's key, without a password."""
+    tls_client_ca_file: Path | None = None
+    """PEM file of the authorities that sign clients' certificates; with it, clients need one."""
     metrics_dir: Path | None = None
     """Folder in which the workers share their metrics; by default a temporary one."""
     metrics: bool = True
@@ -117,6 +123,20 @@ class Settings(BaseModel):
         if value is not None and known.data.get("api_tokens_file") is None:
             raise ValueError("expected VITRINE_API_TOKENS_FILE, too: the limit is by token")
         return value
+
+    @field_validator("tls_key_file")
+    @classmethod
+    def _check_tls_key(cls, key: Path | None, before: ValidationInfo) -> Path | None:
+        if (key is None) != (before.data.get("tls_cert_file") is None):
+            raise ValueError(f"expected it together with {PREFIX}TLS_CERT_FILE")
+        return key
+
+    @field_validator("tls_client_ca_file")
+    @classmethod
+    def _check_tls_client_ca(cls, client_ca: Path | None, before: ValidationInfo) -> Path | None:
+        if client_ca is not None and before.data.get("tls_cert_file") is None:
+            raise ValueError(f"expected it only together with {PREFIX}TLS_CERT_FILE")
+        return client_ca
 
     @field_validator("default_models", mode="before")
     @classmethod

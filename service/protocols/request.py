@@ -23,8 +23,8 @@ class Request:
     """Method, path, headers and body of a request."""
 
     __slots__ = (
-        "_held", "_receive", "_watch", "_watches", "call", "headers", "memory", "method", "path",
-        "query", "raw_headers",
+        "_held", "_receive", "_watch", "_watches", "call", "client_name", "headers", "memory",
+        "method", "path", "query", "raw_headers",
     )  # fmt: skip
 
     def __init__(
@@ -43,6 +43,8 @@ class Request:
         self.path: str = scope["path"]
         self.query: bytes = scope["query_string"]
         self.headers: dict[bytes, bytes] = dict(self.raw_headers)
+        self.client_name: str = scope.get("state", {}).get("client_name", "")
+        """The name in the client's certificate; empty without one."""
         self.call = Call("other", request_id(self.headers))
         if is_gone is not None:
             self.call.is_gone = is_gone

@@ -59,6 +59,8 @@ class Route:
     """Whether a model answers: such a request has a deadline, and is refused under overload."""
     task: str = ""
     """The one task whose models answer it; empty for any."""
+    is_health: bool = False
+    """Whether orchestrators ask it, which have no client certificate."""
     is_probe: bool = False
     """Whether it is polled: neither logged nor traced."""
     scope: str | None = "predict"

@@ -18,6 +18,7 @@ from service.protocols.route import Match
 from service.server.dispatch import Dispatcher
 from service.server.ending import is_long
 from service.server.framing import Framing
+from service.server.tls import client_name
 from service.telemetry import tracing
 
 # uvicorn parses a longer URL, and one with a fragment.
@@ -44,6 +45,11 @@ class Connection(Framing):
         self._may_answer = not tracing.is_configured()
         self._held: tuple[Match, Request, _Exchange] | None = None
         """The request that is arriving, as long as it may take the fast path."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Note who the client is, by its certificate, for every request of the connection."""
+        super().connection_made(transport)
+        self.app_state["client_name"] = client_name(transport)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Count the end."""
@@ -158,6 +164,7 @@ class Connection(Framing):
             "path": path.decode("ascii"),
             "query_string": query,
             "headers": self._head,
+            "state": self.app_state,
         }
         return Request(scope, exchange.receive, is_gone=exchange.is_gone)
 

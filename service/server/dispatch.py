@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 
 from service.call import Call
-from service.errors import DeadlinePassed, RequestError, VitrineError
+from service.errors import DeadlinePassed, RequestError, Unauthorized, VitrineError
 from service.protocols.cors import Cors
 from service.protocols.rates import RateLimit
 from service.protocols.request import Request
@@ -30,6 +30,7 @@ class Dispatcher:
         self.router = Router(context.routes)
         self._context = context
         self._tokens: Tokens | None = None
+        self._needs_certificate = context.settings.tls_client_ca_file is not None
         self._rate = rate
         self._cors = Cors(origins) if origins else None
         self._probes = {route.path for route in context.routes if route.is_probe}
@@ -67,6 +68,8 @@ class Dispatcher:
         match = match or self._find(request)
         route, params = match
         call.protocol = route.protocol
+        if self._needs_certificate and not route.is_health:
+            call.token = _certified(request)
         if self._tokens is not None and route.scope is not None:
             self._check_token(request, route, route.scope, self._tokens)
         if route.is_inference and "name" in params:
@@ -86,7 +89,10 @@ class Dispatcher:
         try:
             return self.router.find(request.method, request.path)
         except RequestError:
-            if self._tokens is not None:  # callers without a token do not learn the routes
+            # Callers without a certificate or a token do not learn the routes.
+            if self._needs_certificate:
+                _certified(request)
+            if self._tokens is not None:
                 request.call.token = self._tokens.identify(request.raw_headers).name
             raise
 
@@ -129,6 +135,16 @@ class Dispatcher:
         metrics.request_seconds[model, call.version, call.protocol].observe(seconds)
         if self._context.settings.log_requests and path not in self._probes:
             log_call(call, status, seconds, method=method, path=path)
+
+
+def _certified(request: Request) -> str:
+    """The name in the client's certificate; raises Unauthorized without one.
+
+    There is no scheme of HTTP for it (RFC 9110, section 11): the one in the answer is ours.
+    """
+    if not request.client_name:
+        raise Unauthorized("expected a client certificate, got none", scheme="Certificate")
+    return request.client_name
 
 
 def _paths(context: Context) -> Iterator[str]:
