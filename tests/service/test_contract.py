@@ -241,6 +241,10 @@ def test_request_is_answered_as_the_contract_says(client: httpx.Client, row: Row
     assert answer.status_code == row.status, answer.text
     assert answer.headers.get_list("x-request-id") == ["mine"]
     assert answer.headers.get("connection") != "close"
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    kept = "max-age=3600" if "/static_content/swagger" in row.path else "no-store"
+    assert answer.headers.get_list("cache-control") == [kept]
+    assert "server" not in answer.headers
     for name, begin in row.headers.items():
         assert answer.headers[name].startswith(begin)
     if row.keys == IMAGE:
