@@ -19,8 +19,11 @@ CONTRACT = {
     "UnknownModel": 404,
     "UnknownRoute": 404,
     "WrongMethod": 405,
+    "TooSlow": 408,
     "TooLarge": 413,
     "UnsupportedImage": 415,
+    "HeadTooLarge": 431,
+    "NotSupported": 501,
     "Unavailable": 503,
     "DeadlinePassed": 504,
 }
