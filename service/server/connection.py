@@ -165,12 +165,13 @@ class Connection(Framing):
 class _Exchange:
     """A whole request and its answer, with the attributes of a cycle that uvicorn reads."""
 
-    __slots__ = ("body", "disconnected", "keep_alive", "message_event", "response_complete")
+    __slots__ = ("body", "disconnected", "keep_alive", "response_complete")
+
+    message_event = asyncio.Event()  # uvicorn sets it when the client has gone; nobody waits for it
 
     def __init__(self, keep_alive: bool) -> None:
         self.body = b""
         self.keep_alive = keep_alive
-        self.message_event = asyncio.Event()  # uvicorn sets it when the client has gone
         self.disconnected = False
         self.response_complete = False
 

@@ -91,8 +91,9 @@ def configure_logging(log_format: str) -> None:
         logging.getLogger(name).handlers.clear()
         logging.getLogger(name).propagate = True
     logger.setLevel(logging.INFO)
-    # The answer says what the form parser would warn of.
-    logging.getLogger("python_multipart").setLevel(logging.ERROR)
+    # The answer says what the form parser and uvicorn would warn of.
+    for name in ("python_multipart", "uvicorn.error"):
+        logging.getLogger(name).setLevel(logging.ERROR)
     warnings.showwarning = _log_warning  # type: ignore[assignment]  # `_` for two arguments
     sys.excepthook = _log_uncaught
     threading.excepthook = lambda raised: _log_uncaught(

@@ -214,7 +214,8 @@ def test_request_is_answered_as_the_contract_says(client: httpx.Client, row: Row
     answer = client.request(row.method, row.path, **{**row.sent, "headers": headers})
     assert answer.status_code == row.status, answer.text
     assert answer.headers.get_list("x-request-id") == ["mine"]
-    assert answer.headers.get("connection") != "close"
+    if row.status != 413:  # before a long body that nobody reads the connection ends
+        assert answer.headers.get("connection") != "close"
     for name, begin in row.headers.items():
         assert answer.headers[name].startswith(begin)
     if row.keys == IMAGE:
@@ -243,9 +244,10 @@ def test_answers_of_both_servers_are_the_same(server: Server, bentoml_server: Se
 
 @pytest.mark.parametrize("path", ["/nope", "/classify"])
 def test_websocket_is_not_taken(asked: Server, path: str) -> None:
-    # Ours ignores the wish; under BentoML uvicorn closes the connection after the denial.
+    # Ours ignores the wish. Under BentoML the connection ends: with 404 where uvicorn finds a
+    # library for WebSockets, else with 501.
     answer = httpx.get(f"{asked.url}{path}", headers=UPGRADE)
-    assert answer.status_code in (404, 405)
+    assert answer.status_code in (404, 405, 501)
     assert list(answer.json()) == ["error"]
 
 
