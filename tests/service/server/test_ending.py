@@ -13,6 +13,7 @@ import uvloop
 
 from service.errors import Unavailable
 from service.inference.model import Model
+from service.inference.queue import BatchQueue
 from service.server import ending, linger
 from service.server.app import App
 from service.settings import Settings
@@ -90,6 +91,11 @@ async def dribble(client: socket.socket, pieces: Iterator[bytes]) -> None:
         for piece in pieces:
             await send(client, piece)
             await asyncio.sleep(0.02)
+
+
+def fill(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave no place in any queue."""
+    monkeypatch.setattr(BatchQueue, "_taken", 1000)
 
 
 def statuses(came: list[Answer]) -> list[int]:
@@ -235,11 +241,8 @@ def test_client_that_does_not_end_is_cut_off(run: Run, wire: Wire) -> None:
 def test_connection_goes_on_after_a_short_body_that_nobody_read(
     wire: Wire, target: str, status: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(model: Model, items: int) -> None:
-        raise Unavailable("full")
-
     if status == 503:
-        monkeypatch.setattr(Model, "check_room", refuse)
+        fill(monkeypatch)
     fields = [LENGTH] if status == 401 else [LENGTH, TOKEN]
     whole = head(*fields, target="/nope" if status == 404 else target) + SAMPLE + NEXT
 
@@ -257,10 +260,7 @@ def test_connection_goes_on_after_a_short_body_that_nobody_read(
 def test_refusal_does_not_wait_for_the_body(
     wire: Wire, target: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(model: Model, items: int) -> None:
-        raise Unavailable("full")
-
-    monkeypatch.setattr(Model, "check_room", refuse)
+    fill(monkeypatch)
 
     async def main() -> None:
         transport = await wire.ask([head(TOKEN, LENGTH, target=target)])
