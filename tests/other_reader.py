@@ -1,4 +1,4 @@
-"""Image files as another library reads them: libvips, which shares no code with Pillow's plugins."""
+"""Image files as libvips reads them, which shares no code with Pillow's plugins."""
 
 import numpy as np
 import numpy.typing as npt

@@ -6,7 +6,7 @@ from service.pixels import color
 from service.pixels.color import MAX_PROFILE_BYTES, to_srgb
 from service.pixels.decode import decode, open_image
 from service.pixels.preprocess import to_pixels
-from service.pixels.spec import Input, KeepSize
+from service.pixels.spec import Input, KeepSize, Stretch
 from tests import icc_profiles
 from tests.drawing import encode, gradient, noise, pixels
 from tests.icc_profiles import ADOBE_RGB, DISPLAY_P3, GREY, PRESS, SWAPPED
@@ -74,7 +74,7 @@ def test_alpha_is_not_a_colour() -> None:
 
 
 def test_jpeg_that_is_scaled_while_it_is_decoded_keeps_its_profile() -> None:
-    small = Input(shape=(16, 16, 3), color="rgb", resize={"method": "stretch"})
+    small = Input(shape=(16, 16, 3), color="rgb", resize=Stretch())
     big = gradient().resize((640, 480))
     data = encode(big, "JPEG", icc_profile=SWAPPED, quality=95)
     came = to_pixels(decode(open_image(data, 10**7, 10**6), small)).astype(int)

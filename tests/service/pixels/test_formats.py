@@ -90,6 +90,7 @@ def layouts(kind: Kind) -> Iterator[Layout]:
     for order, planar, tiled, deflate, predictor, reversed_bits in itertools.product(
         "<>", *([(False, True)] * 5)
     ):
+        assert isinstance(order, str)
         if (several or not planar) and (not predictor or (deflate and kind.bits in (8, 16))):
             yield Layout(kind.bits, order, planar, tiled, deflate, predictor, reversed_bits)
     for order, deflate in itertools.product("<>", (False, True)):

@@ -66,7 +66,7 @@ def test_what_is_whole_beside_damage_still_counts() -> None:
 def test_damaged_header_of_a_png_is_refused() -> None:
     data = bytearray(png_with())
     data[8 + 8 + 13] ^= 1  # the header's checksum
-    with pytest.raises(BadInput, match="expected a whole image.*broken one: broken PNG file"):
+    with pytest.raises(BadInput, match=r"expected a whole image.*broken one: broken PNG file"):
         decoded(bytes(data))
 
 
@@ -126,5 +126,5 @@ def test_file_of_very_many_parts_is_refused_before_pillow_reads_them(
     data: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Image, "open", None)
-    with pytest.raises(BadInput, match="expected a .* of at most 50000 .*, got more"):
+    with pytest.raises(BadInput, match=r"expected a .* of at most 50000 .*, got more"):
         decoded(data)
