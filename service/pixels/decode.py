@@ -8,6 +8,7 @@ from PIL import Image, ImageFile
 from PIL.JpegImagePlugin import JpegImageFile
 
 from service.errors import BadInput, RequestError, TooLarge, UnsupportedImage
+from service.pixels.avif import check_pictures, first_of_sequence
 from service.pixels.depth import SIXTEEN_BIT_MODES
 from service.pixels.formats import FORMATS, foreign_name, format_of, kind_of, misread, why_unread
 from service.pixels.preprocess import COVERED, Floats, preprocess
@@ -53,6 +54,11 @@ def open_image(data: bytes, max_bytes: int, max_pixels: int) -> Image.Image:
             raise UnsupportedImage(f"expected {_READ}, got {reason}") from error
         raise _broken(reason, data) from error
     check_image(image, max_pixels)
+    if file_format == "AVIF":
+        try:
+            check_pictures(data, image.width * image.height)
+        except ValueError as error:
+            raise _broken(error, data) from error
     return image
 
 
@@ -61,6 +67,8 @@ def _open(data: bytes, file_format: str) -> Image.Image:
     check_parts(data, file_format)
     if file_format == "PNG":
         data = without_tail(data)
+    elif file_format == "AVIF":
+        data = first_of_sequence(data)
     try:
         image = Image.open(BytesIO(data), formats=(file_format,))
     except Image.DecompressionBombError:

@@ -87,12 +87,10 @@ UNREAD = [
 def layouts(kind: Kind) -> Iterator[Layout]:
     """Every way to store it: 60, less where planes or predictors make no difference."""
     several = CHANNELS[kind.photometric] + len(kind.extra) > 1
-    for order, planar, tiled, deflate, predictor, reversed_bits in itertools.product(
-        "<>", *([(False, True)] * 5)
-    ):
-        assert isinstance(order, str)
+    flags = itertools.product((False, True), repeat=5)
+    for order, (planar, tiled, deflate, predictor, turned) in itertools.product("<>", flags):
         if (several or not planar) and (not predictor or (deflate and kind.bits in (8, 16))):
-            yield Layout(kind.bits, order, planar, tiled, deflate, predictor, reversed_bits)
+            yield Layout(kind.bits, order, planar, tiled, deflate, predictor, turned)
     for order, deflate in itertools.product("<>", (False, True)):
         yield Layout(kind.bits, order, deflate=deflate, big=True)
 
