@@ -2,7 +2,7 @@
 
 import numpy as np
 import numpy.typing as npt
-import pyvips  # type: ignore[import-untyped]
+import pyvips
 
 Levels = npt.NDArray[np.float64]
 
