@@ -51,6 +51,7 @@ def test_help_lists_every_target_with_its_purpose() -> None:
         ("bento", {"serve"}),
         ("load", {"serve", "load"}),
         ("k8s-check", {"serve", "k8s"}),
+        ("audit", {"audit"}),
         ("train", {"train"}),
         ("help", set()),
         ("clean", set()),
