@@ -49,6 +49,7 @@ KINDS = {"sh", "json", "python", "js", "mermaid", "text"}
 REASONS = {
     "trains": r"^make train ARGS=",
     "writes into models": r'^make train ARGS="upgrade ',
+    "needs the extra sign": r"^\.venv/bin/python -m training sign ",
     "serves": r"^([A-Z_]+=\S+ )*make serve",
     "takes minutes": r"^make \w+",
     "needs Docker and a cluster": r"^(docker|kubectl) ",

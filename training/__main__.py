@@ -75,7 +75,13 @@ def _upgrade(folders: list[Path]) -> int:
 
 def _sign_or_verify(name: str, arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(f"python -m training {name}")
-    parser.add_argument("folders", nargs="+", type=Path, metavar="models/NAME/VERSION")
+    parser.add_argument(
+        "folders",
+        nargs="+",
+        type=Path,
+        metavar="models/NAME/VERSION",
+        help="an artifact, or a folder of models, which stands for all in it",
+    )
     side = "private" if name == "sign" else "public"
     parser.add_argument(
         "--key", required=True, type=Path, help=f"{side} key on an elliptic curve, in PEM"
@@ -90,16 +96,17 @@ def _sign_or_verify(name: str, arguments: list[str]) -> int:
     # It imports NumPy and, of the extra `sign`, model_signing.
     from training import signing
 
-    for folder in options.folders:
-        try:
+    try:
+        for folder in signing.artifact_folders(options.folders):
             if name == "sign":
                 signing.sign(folder, options.key)
+                print(f"Signed {folder}")
             else:
                 signing.verify(folder, options.key, options.device)
-        except (StartError, TrainingError, OSError) as error:
-            print(f"error: {error}", file=sys.stderr)
-            return 1
-        print(f"{'Signed' if name == 'sign' else 'Verified'} {folder}")
+                print(f"Verified {folder}")
+    except (StartError, TrainingError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
     return 0
 
 

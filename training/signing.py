@@ -6,7 +6,7 @@ service on the network takes part.
 """
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import ModuleType
 
@@ -19,6 +19,17 @@ from training.errors import TrainingError
 
 SIGNATURE_FILE = "model.sig"
 INSTALL = "pip install -r requirements/sign.lock"
+
+
+def artifact_folders(folders: Iterable[Path]) -> list[Path]:
+    """The artifacts' folders, all in it for a folder of models; raises ArtifactError for none."""
+    found = []
+    for folder in folders:
+        inside = [path.parent for path in sorted(folder.glob(f"*/*/{MANIFEST_FILE}"))]
+        if not inside and not (folder / MANIFEST_FILE).is_file():
+            raise ArtifactError(f"{folder}: expected an artifact, or a folder of models")
+        found += inside or [folder]
+    return found
 
 
 def sign(folder: Path, key: Path) -> None:

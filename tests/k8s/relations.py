@@ -19,7 +19,11 @@ from tests.k8s.routing import backends
 
 INSIDE = [route.path for route in (*health.ROUTES, *pages.ROUTES)]
 # Made by hand before the first `kubectl apply`: tokens are in no repository.
-SECRETS = {"vitrine-api-tokens": {"tokens"}, "vitrine-load-test-token": {"token"}}
+SECRETS = {
+    "vitrine-api-tokens": {"tokens"},
+    "vitrine-load-test-token": {"token"},
+    "vitrine-tls": {"tls.crt", "tls.key", "ca.crt"},
+}
 
 
 def selectors_match_pods(manifests: Manifests) -> list[str]:

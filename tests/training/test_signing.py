@@ -1,5 +1,6 @@
 """What is signed verifies, and nothing else does."""
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -17,6 +18,7 @@ from cryptography.hazmat.primitives.serialization import (
 
 from service.server.app import App
 from service.settings import Settings
+from tests.conftest import SHIPPED_MODELS
 from tests.extras import needs_extra
 from training.__main__ import main
 from training.signing import SIGNATURE_FILE
@@ -108,6 +110,34 @@ def test_image_for_cpus_verifies_without_the_networks_for_gpus(
 def test_signed_artifact_does_not_verify_as_another(signed: Path, keys: tuple[Path, Path]) -> None:
     other = signed.rename(signed.with_name("2"))
     assert not verified(other, keys[1])
+
+
+def test_folder_of_models_verifies_with_every_model_in_it(
+    signed: Path, keys: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    models = signed.parents[1]
+    assert verified(models, keys[1])
+    shutil.copytree(SHIPPED_MODELS / "denoiser", models / "denoiser")
+    assert not verified(models, keys[1])
+    assert "denoiser/1 is not signed" in capsys.readouterr().err
+
+
+def test_folder_without_a_model_does_not_verify(tmp_path: Path, keys: tuple[Path, Path]) -> None:
+    assert not verified(tmp_path, keys[1])
+
+
+def test_verifying_takes_nothing_that_trains(signed: Path, keys: tuple[Path, Path]) -> None:
+    program = (
+        "import sys\n"
+        "for name in ('keras', 'tensorflow', 'matplotlib', 'tqdm', 'h5py', 'sklearn', 'skimage'):\n"
+        "    sys.modules[name] = None\n"
+        "from training.__main__ import main\n"
+        f"sys.exit(main(['verify', {str(signed)!r}, '--key', {str(keys[1])!r}]))"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False
+    )
+    assert ran.returncode == 0, ran.stderr
 
 
 def test_another_key_does_not_verify(signed: Path, tmp_path: Path) -> None:
