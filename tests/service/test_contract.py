@@ -163,6 +163,13 @@ TABLE = [
         for method in ("GET", "POST")
         for path in ("/nope", "/v1", "/v1/models/", "/classify/", "/livez/x", f"{PREDICT}/x")
     ),
+    # A name never becomes a path.
+    Row("POST", "/classify", 404, error="'../fashion-mnist'", sent=form(model="../fashion-mnist")),
+    *(
+        Row(method, f"/v1/models/{name}{action}", 404, error="no route|unknown model")
+        for name in ("%2e%2e", "..%2f..%2fetc%2fpasswd", "fashion-mnist%2f..%2fdenoiser", "%00")
+        for method, action in (("GET", ""), ("POST", ":predict"))
+    ),
     Row("GET", "/static_content/nope.js", 404, error="no file 'nope.js'"),
     # BentoML's own routes.
     *(
