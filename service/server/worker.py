@@ -18,6 +18,8 @@ from service.server.front import Front, traced
 from service.server.heartbeat import beat
 from service.server.process import SharedCounts
 from service.telemetry import tracing
+from service.telemetry.log import logger
+from service.telemetry.throttle import Throttle
 
 READY = b"ready"
 LINGER_S = 0.05  # uvicorn closes a connection whose first request has arrived but is not read yet
@@ -43,6 +45,7 @@ class ChannelServer(uvicorn.Server):
         self._on_shutdown = on_shutdown
         self._make_connection = make_connection
         self._channel = channel
+        self._throttle = Throttle()
         self._opening: set[asyncio.Task[None]] = set()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -76,7 +79,9 @@ class ChannelServer(uvicorn.Server):
                     loop.remove_reader(self._channel)
                     self.should_exit = True
                     return
-                if not handles:  # this process has no file descriptor left
+                if not handles:
+                    if self._throttle.lets_through():
+                        logger.error("no file descriptor is left: connections are refused")
                     self._on_failed()
                     continue
                 connection = socket.socket(fileno=handles[0])
