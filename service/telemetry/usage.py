@@ -59,20 +59,20 @@ class WorkerState:
 
     def metrics(self) -> Iterator[Metric]:
         """The state of all workers, and when the first of them was started."""
-        totals = read_totals(self._folder, (_STARTS, _READY, _HANGS, _UNAVAILABLE))
+        names = (_STARTS, _READY, _UNAVAILABLE, _HANGS)
+        totals = {name: rows[()][0] for name, rows in read_totals(self._folder, names).items()}
         yield CounterMetricFamily(
-            _STARTS, "Times that a process was started to serve", value=totals[_STARTS][()][0]
+            _STARTS, "Times that a process was started to serve", value=totals[_STARTS]
         )
         yield GaugeMetricFamily(
             _READY,
             "Processes that serve; fewer than vitrine_workers where one cannot start",
-            value=totals[_READY][()][0] - totals[_UNAVAILABLE][()][0],
+            value=totals[_READY] - totals.get(_UNAVAILABLE, 0),
         )
-        yield CounterMetricFamily(
-            _HANGS,
-            "Times that a process was killed because it hung",
-            value=totals[_HANGS][()][0],
-        )
+        if _HANGS in totals:  # BentoML's server does not look
+            yield CounterMetricFamily(
+                _HANGS, "Times that a process was killed because it hung", value=totals[_HANGS]
+            )
         # The time of one file: each worker's own clock reading might differ by a second.
         yield GaugeMetricFamily(
             "vitrine_start_time_seconds",
