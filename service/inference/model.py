@@ -4,7 +4,7 @@ import asyncio
 import math
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -12,20 +12,16 @@ from PIL import Image
 from service.artifacts.files import Artifact
 from service.call import Call
 from service.engines.engine import Engine, Tensors
-from service.errors import ArtifactError, BadInput, RequestError
+from service.errors import ArtifactError, RequestError
+from service.inference.budget import Share
+from service.inference.decoding import Decoder, Source
 from service.inference.queue import BatchQueue
 from service.inference.warmup import fastest_s, powers_of_two
-from service.pixels.decode import check_image, detach
 from service.pixels.preprocess import Floats
 from service.settings import Settings
-from service.tasks.task import JSON, Answer, ImageLimits, Options, Task
+from service.tasks.task import JSON, Answer, Options, Task
 from service.telemetry.metrics import STAGES, Metrics
 
-Source: TypeAlias = bytes | Image.Image | Mapping[str, Floats]
-"""What a caller sends: an encoded image, an opened one, or the network's inputs."""
-
-# Up to this many pixels, unpacking takes less than a hand-over to a thread.
-INLINE_PIXELS = 128 * 128
 GPU_BATCH_SIZE = 32
 # Inputs are checked before an engine sees them: this many failures in a row are the device's.
 MAX_FAILURES = 3
@@ -41,6 +37,8 @@ class Model:
         engine: Engine,
         settings: Settings,
         metrics: Metrics,
+        *,
+        memory: Share,
     ) -> None:
         self.manifest = artifact.manifest
         self.task = task
@@ -61,7 +59,7 @@ class Model:
         self._stage_seconds = {stage: metrics.stage_seconds[*version, stage] for stage in STAGES}
         self._engine_failing = metrics.engine_failing[version]
         self._failures = 0
-        self._progressive_jpegs = metrics.progressive_jpegs[version]
+        self._decoder = Decoder(task, settings, memory, metrics.progressive_jpegs[version])
         self._predictions = {label: metrics.predictions[*version, label] for label in task.labels}
 
     def _max_batch_size(self) -> int:
@@ -102,8 +100,19 @@ class Model:
         """Answer one item; raises RequestError, Unavailable, DeadlinePassed or ClientGone."""
         with self._queue.place():  # a decoded image takes more memory than one that waits for it
             started = time.perf_counter()
-            item = await self._decode(source)
+            item, held = await self._decoder.decode(source, call)
             self._observe("decode", started, time.perf_counter() - started, call)
+        try:
+            return await self._answer(item, options, call)
+        finally:
+            if held is not None:
+                held.release()
+
+    def close(self) -> None:
+        """End the queue's thread."""
+        self._queue.close()
+
+    async def _answer(self, item: Any, options: Options, call: Call) -> Answer:
         output = await self._predict(item, call)
         started = time.perf_counter()
         if self.task.media_type == JSON:
@@ -114,30 +123,6 @@ class Model:
         for label in answer.labels:
             self._predictions[label].inc()
         return answer
-
-    def close(self) -> None:
-        """End the queue's thread."""
-        self._queue.close()
-
-    async def _decode(self, source: Source) -> Any:
-        if isinstance(source, bytes):
-            image, decode = self.task.open(source, self._settings), self.task.from_image
-            if "progressive" in image.info:
-                self._progressive_jpegs.inc()
-        elif isinstance(source, Image.Image):
-            check_image(source, self._settings.max_image_pixels)
-            image, decode = source, self._from_opened
-        elif isinstance(source, Mapping):
-            return self.task.from_tensors(source)
-        else:
-            raise BadInput(f"expected bytes, a PIL image or tensors, got {type(source).__name__}")
-        if image.width * image.height <= INLINE_PIXELS:
-            return decode(image, self._settings)
-        return await asyncio.to_thread(decode, image, self._settings)
-
-    def _from_opened(self, image: Image.Image, limits: ImageLimits) -> Any:
-        """An item from a caller's own image, which is not changed."""
-        return self.task.from_image(detach(image), limits)
 
     def _shipped(self, file: str) -> Image.Image:
         path = self._artifact.path(file)

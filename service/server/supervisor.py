@@ -23,6 +23,7 @@ from service.server.drain import Drain
 from service.server.heartbeat import LOOK_S
 from service.server.listener import bind, listen
 from service.server.process import WorkerProcess, shared_counts
+from service.server.tls import make_context
 from service.server.worker import READY, run_worker
 from service.settings import Settings
 from service.telemetry.log import configure_logging, logger
@@ -39,6 +40,7 @@ MAX_RESTART_PAUSE_S = 30.0
 def serve(settings: Settings, host: str, port: int, bentoml_schema: Schema) -> None:
     """Serve until SIGTERM or SIGINT; raises StartError where it cannot start."""
     configure_logging(settings.log_format)
+    make_context(settings)  # unusable files stop the start before any worker does
     listener = bind(host, port)
     try:
         folder = tempfile.TemporaryDirectory(prefix="vitrine-metrics-", dir=settings.metrics_dir)
@@ -195,7 +197,7 @@ class Supervisor:
     def _listen_when_ready(self) -> None:
         """Listen as soon as every worker is ready: before that, connections are refused."""
         if self._acceptor is None and not self._start_at and all(w.is_ready for w in self._workers):
-            url = listen(self._listener)
+            url = listen(self._listener, "https" if self._settings.tls_cert_file else "http")
             self._acceptor = Acceptor(self._listener, self._selector, self._workers)
             logger.info("Listening on %s", url, extra={"fields": {"workers": len(self._workers)}})
 

@@ -17,11 +17,13 @@ from service.server.connection import Connection
 from service.server.front import Front, traced
 from service.server.heartbeat import beat
 from service.server.process import SharedCounts
+from service.server.tls import CLOSE_TIMEOUT_S, HANDSHAKE_TIMEOUT_S, Tls
 from service.telemetry import tracing
 from service.telemetry.log import logger
 from service.telemetry.throttle import Throttle
 
 READY = b"ready"
+OPENING_TIMEOUT_S = 1.0
 LINGER_S = 0.05  # uvicorn closes a connection whose first request has arrived but is not read yet
 STOP_MARGIN_S = 5  # beyond the longest request, for a client that does not read its answer
 
@@ -38,8 +40,10 @@ class ChannelServer(uvicorn.Server):
         on_failed: Callable[[], None],
         on_startup: Callable[[], None],
         on_shutdown: Callable[[], None],
+        tls: Tls,
     ) -> None:
         super().__init__(config)
+        self._tls = tls
         self._on_failed = on_failed
         self._on_startup = on_startup
         self._on_shutdown = on_shutdown
@@ -65,7 +69,8 @@ class ChannelServer(uvicorn.Server):
         self._channel.shutdown(socket.SHUT_RD)
         self._receive_connections()
         asyncio.get_running_loop().remove_reader(self._channel)
-        await asyncio.gather(*self._opening, return_exceptions=True)
+        if self._opening:  # whoever has not ended its TLS handshake by then has not asked yet
+            await asyncio.wait(self._opening, timeout=OPENING_TIMEOUT_S)
         await asyncio.sleep(LINGER_S)
         await super().shutdown(sockets)
 
@@ -91,11 +96,16 @@ class ChannelServer(uvicorn.Server):
                 task.add_done_callback(self._opening.discard)
 
     async def _open(self, connection: socket.socket) -> None:
+        context = self._tls.context
         try:
             await asyncio.get_running_loop().connect_accepted_socket(
-                lambda: self._make_connection(self.config, self.server_state), connection
+                lambda: self._make_connection(self.config, self.server_state),
+                connection,
+                ssl=context,
+                ssl_handshake_timeout=HANDSHAKE_TIMEOUT_S if context else None,
+                ssl_shutdown_timeout=CLOSE_TIMEOUT_S if context else None,
             )
-        except OSError:
+        except OSError:  # in a TLS handshake, too
             connection.close()
             self._on_failed()
 
@@ -120,6 +130,7 @@ def run_worker(
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
     try:
         app = load()
+        tls = Tls(app.settings)
         asgi = traced(Front(lambda: app))
     except (StartError, OSError) as error:
         message = f"cannot start: {error}" if isinstance(error, OSError) else str(error)
@@ -134,15 +145,22 @@ def run_worker(
         access_log=False,
         proxy_headers=False,
         server_header=False,
+        timeout_keep_alive=app.settings.keep_alive_s,  # type: ignore[arg-type]  # for call_later
         timeout_graceful_shutdown=math.ceil(app.settings.request_timeout_s) + STOP_MARGIN_S,
     )
-    make_connection = partial(Connection, dispatcher=app.dispatcher, on_close=count_closed)
+    make_connection = partial(
+        Connection,
+        dispatcher=app.dispatcher,
+        timeout_s=app.settings.request_timeout_s,
+        on_close=count_closed,
+    )
     try:
         ChannelServer(
             config,
             make_connection,
             channel,
             on_failed=count_closed,
+            tls=tls,
             on_startup=on_startup,
             on_shutdown=on_shutdown,
         ).run()

@@ -29,6 +29,9 @@ from service.tasks.task import (
 
 MIN_SIDE = 8
 PNG = "image/png"
+# Four planes that come in, three that go out; a PNG of noise is as large as its pixels, and is
+# copied once.
+_ITEM_BYTES_A_PIXEL = 4 + 3 + 4 + 4
 
 
 class DenoisingSpec(TaskSpec):
@@ -101,6 +104,10 @@ class Denoising(Task[Planes, Floats]):
         """An opened image -> its planes; raises BadInput or TooLarge for its size."""
         check_size(image, limits.max_denoise_pixels)
         return split(image)
+
+    def item_bytes(self, image: Image.Image) -> int:
+        """Of the planes that go in and come out, of alpha, and of the PNG."""
+        return image.width * image.height * _ITEM_BYTES_A_PIXEL
 
     def from_tensors(self, tensors: Tensors) -> Planes:
         """The one input, (height, width, 1) in 0..1."""
