@@ -118,8 +118,12 @@ def run_worker(
     def count_closed() -> None:
         counts.closed[number] += 1
 
+    def reload() -> None:
+        app.reload()
+        tls.reload()
+
     def on_startup() -> None:
-        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, app.reload)
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, reload)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})  # one may wait
         beat(counts.beats, number)
 
