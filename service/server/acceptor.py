@@ -12,7 +12,6 @@ from collections.abc import Iterable, Sequence
 
 from service.server.process import WorkerProcess
 from service.telemetry.log import logger
-from service.telemetry.throttle import Throttle
 
 FULL_CHANNELS_PAUSE_S = 0.005
 FAILED_PAUSE_S = 0.05
@@ -36,7 +35,6 @@ class Acceptor:
         self._resume_at = 0.0
         self._held: deque[socket.socket] = deque()
         """Connections that no worker has taken yet."""
-        self._throttle = Throttle()
 
     @property
     def resume_at(self) -> float | None:
@@ -107,8 +105,7 @@ class Acceptor:
         except (BlockingIOError, ConnectionError):
             raise
         except OSError as error:  # out of file descriptors or memory, perhaps not for long
-            if self._throttle.lets_through():
-                logger.error("cannot accept connections: %s", error.strerror)
+            logger.error("cannot accept connections: %s", error.strerror)
             self._pause(FAILED_PAUSE_S)
             return False
 

@@ -20,7 +20,6 @@ from service.server.process import SharedCounts
 from service.server.tls import CLOSE_TIMEOUT_S, HANDSHAKE_TIMEOUT_S, Tls
 from service.telemetry import tracing
 from service.telemetry.log import logger
-from service.telemetry.throttle import Throttle
 
 READY = b"ready"
 OPENING_TIMEOUT_S = 1.0
@@ -49,7 +48,6 @@ class ChannelServer(uvicorn.Server):
         self._on_shutdown = on_shutdown
         self._make_connection = make_connection
         self._channel = channel
-        self._throttle = Throttle()
         self._opening: set[asyncio.Task[None]] = set()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -85,8 +83,7 @@ class ChannelServer(uvicorn.Server):
                     self.should_exit = True
                     return
                 if not handles:
-                    if self._throttle.lets_through():
-                        logger.error("no file descriptor is left: connections are refused")
+                    logger.error("no file descriptor is left: a connection is refused")
                     self._on_failed()
                     continue
                 connection = socket.socket(fileno=handles[0])
