@@ -193,6 +193,24 @@ def test_reload_of_a_bad_pair_is_logged_and_changes_nothing(files: Files) -> Non
     assert "not reloaded" in record.getMessage()
 
 
+def shown_certificate(server: Server, ca: trustme.CA) -> bytes | None:
+    """What the server shows to a new connection."""
+    with connected(server) as plain, trust(ca).wrap_socket(plain, server_hostname=HOST) as talking:
+        return talking.getpeercert(binary_form=True)
+
+
+def test_sighup_renews_the_certificate_of_new_connections(
+    files: Files, ca: trustme.CA, tmp_path: Path
+) -> None:
+    known = files.settings_without_clients()
+    with serve(tmp_path, models=MODEL, workers=1, **known) as server:
+        before = shown_certificate(server, ca)
+        write_files(files.key.parent, ca)
+        assert shown_certificate(server, ca) == before
+        server.process.send_signal(signal.SIGHUP)
+        assert come_true(lambda: shown_certificate(server, ca) != before)
+
+
 # Who gets in.
 
 
