@@ -19,7 +19,7 @@ _WHOLE_IMAGE_BYTES = {
     "WEBP": 17,  # two canvases, a copy of one, and libwebp's own planes
     "AVIF": 10,  # the planes in YUV, and a copy in RGBA
 }
-_RLE_BYTES = 3  # Pillow's decoder of a compressed BMP is in Python
+_RLE_BYTES = 4  # Pillow's decoder of a compressed BMP is in Python
 _COEFFICIENT_BYTES = 2  # libjpeg's, for each sample of an image in several scans
 
 # Bytes a pixel, of the size at which an image is unpacked, to flatten and to resize it.

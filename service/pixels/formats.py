@@ -35,10 +35,7 @@ _HEIC_BRAND = re.compile(rb"he[iv][cmsx]")
 _AVIF_BRAND = re.compile(rb"avi[fs]")
 
 # What Pillow says of a file that is whole, but not of a kind that it reads.
-_NOT_READ = re.compile(
-    r"unsupported|not supported|not yet supported|cannot handle|unknown pixel mode|unknown raw mode",
-    re.I,
-)
+_NOT_READ = re.compile(r"unsupported|not supported|not yet supported|cannot handle|unknown pixel mode|unknown raw mode", re.I)
 
 _PHOTOMETRICS = {
     0: "grey with white as zero",
@@ -144,13 +141,7 @@ def _described(tags: ImageFileDirectory_v2) -> str:
     parts = [
         f"TIFF of {', '.join(map(str, bits))} bits a channel",
         _PHOTOMETRICS.get(photometric, f"photometric interpretation {photometric}"),
-        *sorted(
-            {
-                _SAMPLE_FORMATS[each]
-                for each in tags.get(SAMPLEFORMAT, ())
-                if each in _SAMPLE_FORMATS
-            }
-        ),
+        *sorted({_SAMPLE_FORMATS[each] for each in tags.get(SAMPLEFORMAT, ()) if each in _SAMPLE_FORMATS}),
     ]
     if EXTRASAMPLES in tags:
         parts.append("with extra channels")

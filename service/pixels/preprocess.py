@@ -148,7 +148,9 @@ def _shown(image: Image.Image) -> Callable[[Image.Image, int], Image.Image] | No
     return shown
 
 
-def _uncovered(rows: Image.Image, covered: tuple[int, int, int, int], top: int) -> Image.Image:
+def _uncovered(
+    rows: Image.Image, covered: tuple[int, int, int, int], top: int
+) -> Image.Image:
     """Rows from `top` on, transparent outside of what is covered (left, top, right, bottom)."""
     rows = rows.convert("RGBA")
     clear = Image.new("RGBA", rows.size)

@@ -36,9 +36,7 @@ def _png(data: bytes, keeps: Callable[[bytes, bool], bool]) -> bytes:
         end = start + _CHUNK_FRAME + int.from_bytes(data[start : start + 4], "big")
         name, body = data[start + 4 : start + 8], data[start + 4 : end - 4]
         ancillary = bool(name[0] & 0x20)
-        if not ancillary or keeps(
-            name, zlib.crc32(body) == int.from_bytes(data[end - 4 : end], "big")
-        ):
+        if not ancillary or keeps(name, zlib.crc32(body) == int.from_bytes(data[end - 4 : end], "big")):
             kept.append(data[start:end])
         start = end
     return b"".join(kept)
