@@ -74,9 +74,7 @@ def tiff(
     return _file(tags, blocks, layout)
 
 
-def _block(
-    plane: Samples, row: int, column: int, side: tuple[int, int], layout: Layout
-) -> Samples:
+def _block(plane: Samples, row: int, column: int, side: tuple[int, int], layout: Layout) -> Samples:
     block = plane[row : row + side[0], column : column + side[1]]
     if layout.tiled:
         missing = side[0] - block.shape[0], side[1] - block.shape[1]
@@ -129,8 +127,10 @@ def _file(
     directory = len(body)
     body += struct.pack(f"{order}{number}", len(tags)) + entries + bytes(field)
     mark = b"II" if order == "<" else b"MM"
-    head = struct.pack(f"{order}HHHQ", 43, 8, 0, directory) if big else (
-        struct.pack(f"{order}HI", 42, directory)
+    head = (
+        struct.pack(f"{order}HHHQ", 43, 8, 0, directory)
+        if big
+        else (struct.pack(f"{order}HI", 42, directory))
     )
     body[: len(mark + head)] = mark + head
     return bytes(body)

@@ -9,7 +9,7 @@ from PIL.JpegImagePlugin import JpegImageFile
 
 from service.errors import BadInput, TooLarge, UnsupportedImage
 from service.pixels.depth import SIXTEEN_BIT_MODES
-from service.pixels.formats import FORMATS, foreign_name, format_of, misread, why_unread
+from service.pixels.formats import FORMATS, foreign_name, format_of, kind_of, misread, why_unread
 from service.pixels.preprocess import COVERED, Floats, preprocess
 from service.pixels.repair import repaired, with_its_palette
 from service.pixels.spec import Input
@@ -78,7 +78,7 @@ def check_image(image: Image.Image, max_pixels: int) -> None:
         )
     name = misread(image)
     if name is None and image.mode not in _MODES:
-        name = f"{image.format or 'an image'} of mode {image.mode}"
+        name = kind_of(image)
     if name is not None:
         raise UnsupportedImage(f"expected {_READ}, got {name} (not read)")
 
@@ -124,7 +124,7 @@ def unpack(image: Image.Image) -> None:
     except Exception as error:  # Pillow's plugins raise many kinds on hostile bytes
         if "unknown raw mode" in str(error):
             raise UnsupportedImage(
-                f"expected {_READ}, got {misread(image) or image.format} (not read: {error})"
+                f"expected {_READ}, got {kind_of(image)} (not read: {error})"
             ) from error
         raise BadInput(
             f"expected a whole {image.format} image, got a broken one: {error}"
@@ -137,7 +137,7 @@ def _complete(image: Image.Image, tile: ImageFile._Tile) -> None:
     """Add what Pillow leaves out of a newly unpacked image: transparency that it got wrong."""
     clear = image.info.get("transparency")
     if image.format == "PNG" and image.mode == "L" and clear is not None:
-        mask, step = _GREY_STEPS[tile.args]
+        mask, step = _GREY_STEPS[str(tile.args)]
         image.info["transparency"] = (clear & mask) * step
     elif image.format == "GIF" and clear is None and tile.extents != (0, 0, *image.size):
         image.info[COVERED] = tile.extents  # what a GIF does not draw is transparent

@@ -21,7 +21,7 @@ _EXIF, _ICC, _ADOBE = b"Exif\0\0", b"ICC_PROFILE\0", b"Adobe"
 def repaired(data: bytes, file_format: str | None) -> Iterator[bytes]:
     """The file with less and less beside its pixels."""
     if file_format == "PNG":
-        yield _png(data, lambda name, whole: whole)
+        yield _png(data, lambda _, whole: whole)
         yield _png(data, lambda name, whole: whole and name == b"tRNS")
     if file_format == "JPEG":
         yield _jpeg(data, (_EXIF, _ICC, _ADOBE))
@@ -36,7 +36,9 @@ def _png(data: bytes, keeps: Callable[[bytes, bool], bool]) -> bytes:
         end = start + _CHUNK_FRAME + int.from_bytes(data[start : start + 4], "big")
         name, body = data[start + 4 : start + 8], data[start + 4 : end - 4]
         ancillary = bool(name[0] & 0x20)
-        if not ancillary or keeps(name, zlib.crc32(body) == int.from_bytes(data[end - 4 : end], "big")):
+        if not ancillary or keeps(
+            name, zlib.crc32(body) == int.from_bytes(data[end - 4 : end], "big")
+        ):
             kept.append(data[start:end])
         start = end
     return b"".join(kept)

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
-from PIL import Image
+from PIL import AvifImagePlugin, Image
 
 from service.artifacts.files import find_artifacts
 from service.artifacts.manifest import Manifest
@@ -51,6 +51,8 @@ class App:
         load_plugins(settings.plugins)
         # Pillow's own limit is lower than what a setting may allow; decode checks first.
         Image.MAX_IMAGE_PIXELS = None
+        # By default it takes as many threads, and their memory, as the machine has cores.
+        AvifImagePlugin.DEFAULT_MAX_THREADS = 1
         folder = None if worker is None else settings.metrics_dir
         state = None if folder is None else WorkerState(folder)
         if settings.device != "cpu" and worker is not None:
