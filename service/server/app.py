@@ -75,7 +75,7 @@ class App:
             self._scraper,
             lambda: self.drain.is_on,
             bentoml_schema,
-            self.memory.bodies,
+            self.memory.share_of_body,
         )
         self.dispatcher = Dispatcher(context, tokens)
         if tracing.is_configured():

@@ -70,7 +70,7 @@ class Dispatcher:
         timeout_s: float | None = None
         try:
             if match.route.is_inference:
-                request.memory = self._context.bodies
+                request.share_of_body = self._context.share_of_body
                 timeout_s = request.set_timeout(self._context.settings.request_timeout_s)
             async with asyncio.timeout(timeout_s):
                 response = await match.route.handler(self._context, request, match.params)
