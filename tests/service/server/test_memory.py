@@ -16,7 +16,7 @@ import psutil
 import pytest
 from PIL import Image
 
-from tests.drawing import encode, noise
+from tests.drawing import encode, gradient, noise
 from tests.exposition import parsed, value
 from tests.server import Server, serve
 
@@ -118,7 +118,7 @@ async def send(writer: asyncio.StreamWriter, size: int) -> None:
 async def load(server: Server, mix: Mix) -> Counter[int]:
     """Everything at once; how often each status came."""
     png = encode(Image.new("RGBA", (mix.png_side, mix.png_side), (200, 30, 90, 120)), "PNG")
-    jpeg = encode(noise(mix.jpeg_side, mix.jpeg_side), "JPEG", quality=50)
+    jpeg = encode(gradient(mix.jpeg_side, mix.jpeg_side), "JPEG", quality=50)
     port = int(server.url.rpartition(":")[2])
     limits = httpx.Limits(max_connections=None)
     async with (
