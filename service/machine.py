@@ -1,7 +1,6 @@
 """CPUs and GPUs that this process may use, found without loading a deep-learning backend."""
 
 import contextlib
-import ctypes
 import importlib.util
 import os
 import re
@@ -13,11 +12,6 @@ VISIBLE = "CUDA_VISIBLE_DEVICES"
 _DEVICE = re.compile(r"nvidia(\d+)")
 _NVIDIA = ("nvidia*", "nvhost*", "dxg")  # a card, a Jetson board, Windows' own under WSL
 _OTHER = ("kfd", "accel*")  # AMD's ROCm, a TPU
-
-_MMAP_BYTES = 2**20
-_TRIM_BYTES = 8 * 2**20
-_ARENAS = 2
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8  # of malloc.h
 
 _DECODE_MEMORY_BYTES = 512 * 2**20
 _NO_LIMIT_BYTES = 2**60
@@ -55,19 +49,6 @@ def memory_limit_bytes(
 def decode_memory_bytes(limit: int | None) -> int:
     """A third of a limit on memory, at most 512 MiB."""
     return _DECODE_MEMORY_BYTES if limit is None else min(_DECODE_MEMORY_BYTES, limit // 3)
-
-
-def return_freed_memory() -> None:
-    """Let glibc give freed memory of 1 MiB and more back to the system at once.
-
-    By default it keeps up to 64 MiB of each size that was ever freed, in each thread's own arena.
-    Other C libraries are left as they are.
-    """
-    libc = ctypes.CDLL(None)
-    if hasattr(libc, "gnu_get_libc_version"):
-        libc.mallopt(_M_MMAP_THRESHOLD, _MMAP_BYTES)
-        libc.mallopt(_M_TRIM_THRESHOLD, _TRIM_BYTES)
-        libc.mallopt(_M_ARENA_MAX, _ARENAS)
 
 
 def default_workers(device: str) -> int:

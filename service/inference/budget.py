@@ -32,6 +32,7 @@ class Budget:
         self._held, self._wishes = numbers[:workers], numbers[workers:]
         self._worker = worker
         self._impatient: list[float] = []
+        self.on_given_back: Callable[[], None] = _nothing
         self._held[worker] = self._wishes[worker] = 0.0
 
     def used(self) -> int:
@@ -55,6 +56,7 @@ class Budget:
     def give_back(self, count: int) -> None:
         """Hold that many bytes less."""
         self._held[self._worker] -= count
+        self.on_given_back()
 
     def wish(self, since: float) -> None:
         """Tell all workers that somebody has waited for too long."""
@@ -157,3 +159,7 @@ class Reservation:
     def release(self) -> None:
         """Hold nothing any more."""
         self.shrink_to(0)
+
+
+def _nothing() -> None:
+    pass

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 
+from service.heap import Trimmer
 from service.inference.budget import Budget, Share
 from service.settings import Settings
 from service.shared import shared_doubles
@@ -36,6 +37,9 @@ class Memory:
             )
             for part, limit in limits.items()
         }
+        trimmer = Trimmer()
+        for budget in self._budgets.values():
+            budget.on_given_back = trimmer.start
         self._model_limit = limits["images"] // _MODEL_DIVISOR // workers
         self._large_bodies, self._bodies = (
             Share(self._budgets["bodies"], limits["bodies"] // _LARGE_DIVISOR // workers),

@@ -101,6 +101,7 @@ class Request:
             self._watch_disconnect()
             return whole
         body = bytearray(message["body"])
+        self._grow(len(body))
         while message.get("more_body"):
             message = await self._next()
             body += message["body"]

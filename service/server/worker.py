@@ -11,7 +11,7 @@ import uvicorn
 from uvicorn.server import ServerState
 
 from service.errors import StartError
-from service.machine import return_freed_memory
+from service.heap import return_large_blocks
 from service.server.app import App, freeze_loaded_objects, limit_decode_threads
 from service.server.connection import Connection
 from service.server.front import Front, traced
@@ -95,7 +95,7 @@ def run_worker(
     def count_closed() -> None:
         closed[number] += 1
 
-    return_freed_memory()
+    return_large_blocks()
     try:
         app = load()
         asgi = traced(Front(lambda: app))

@@ -163,7 +163,6 @@ def test_worst_mix_stays_within_the_budget_and_no_worker_dies(mix: Mix, tmp_path
         assert soon(lambda: metric(server, USED, part="bodies") == 0)
         assert soon(lambda: metric(server, USED, part="images") == 0)
         assert soon(lambda: peak.now() < 1.15 * before), (peak.now(), before)
-        print(statuses, before / 1e6, peak.highest / 1e6, peak.now() / 1e6)
 
 
 def soon(is_so: Callable[[], bool]) -> bool:
