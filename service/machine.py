@@ -5,9 +5,11 @@ import importlib.util
 import os
 import re
 import sys
+import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+COMPUTE_NICE = 5
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 _DEVICE = re.compile(r"nvidia(\d+)")
 _NVIDIA = ("nvidia*", "nvhost*", "dxg")  # a card, a Jetson board, Windows' own under WSL
@@ -30,6 +32,15 @@ def cpu_quota() -> float:
 def cpu_limit() -> int:
     """Whole CPUs that this process may use, at least one."""
     return max(1, int(cpu_quota()))
+
+
+def yield_to_the_event_loop() -> None:
+    """Lower the priority of this thread: the event loop's, which all requests share, goes first.
+
+    Linux alone has priorities by thread.
+    """
+    if sys.platform == "linux":
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), COMPUTE_NICE)
 
 
 def memory_limit_bytes(

@@ -12,7 +12,7 @@ from PIL import Image
 
 from service.heap import return_large_blocks
 from service.server.app import App, freeze_loaded_objects, limit_decode_threads
-from service.server.bento import FrontedService, infer, is_worker, starting
+from service.server.bento import FrontedService, infer, is_worker, refuse_tls, starting
 from service.server.drain import drain_on_sigterm
 from service.settings import asked_log_format, read_settings
 from service.tasks.classification import Classification
@@ -45,6 +45,7 @@ class Vitrine:
     def verify() -> None:
         """Prove every model once, before any worker: a broken artifact stops the start."""
         with starting(SETTINGS.log_format):
+            refuse_tls(SETTINGS)
             App(SETTINGS).close()
 
     @bentoml.on_startup

@@ -13,6 +13,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from service.errors import ClientGone, DeadlinePassed, TooLarge, Unavailable
 from service.inference.plan import plan
+from service.machine import yield_to_the_event_loop
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -107,7 +108,7 @@ class BatchQueue(Generic[Item, Result]):
         self._depth = depth
         self._batch_sizes = batch_sizes
         self._waiting: deque[_Entry[Item, Result]] = deque()
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"engine-{name}")
+        self._thread = ThreadPoolExecutor(1, f"engine-{name}", yield_to_the_event_loop)
         self.reserved = 0
         self._loop: asyncio.AbstractEventLoop | None = None
         """The event loop that computes batches until no item waits; None while none waits."""

@@ -36,7 +36,8 @@ _AVIF_BRAND = re.compile(rb"avi[fs]")
 
 # What Pillow says of a file that is whole, but not of a kind that it reads.
 _NOT_READ = re.compile(
-    r"unsupported|not (?:yet )?supported|cannot handle|unknown (?:pixel|raw) mode", re.I
+    r"unsupported|not supported|not yet supported|cannot handle|unknown pixel mode|unknown raw mode",
+    re.I,
 )
 
 _PHOTOMETRICS = {
@@ -53,7 +54,6 @@ _PHOTOMETRICS = {
     32803: "a camera's raw filter array",
     34892: "a camera's raw colours",
 }
-_YCBCR = 6
 _PAIRS = ("LA", "PA", "La")
 _SAMPLE_FORMATS = {2: "signed", 3: "floating point", 5: "complex", 6: "complex"}
 
@@ -67,10 +67,7 @@ def format_of(data: bytes) -> str | None:
 def foreign_name(data: bytes) -> str | None:
     """The name of a common type of image that is not read, with what to do about it, or None."""
     if _is_heic(data):
-        return (
-            "HEIC (not read): convert it to JPEG, which an iPhone takes itself if its camera's "
-            "format is set to 'Most Compatible'"
-        )
+        return "HEIC (not read; convert it to JPEG: an iPhone sends that if its camera's format is 'Most Compatible')"
     match = _FOREIGN.match(data)
     return f"{match.lastgroup.replace('_', ' ')} (not read)" if match and match.lastgroup else None
 
@@ -99,13 +96,6 @@ def why_unread(data: bytes, file_format: str) -> tuple[str, bool]:
     return reason, False
 
 
-def kind_of(image: Image.Image) -> str:
-    """What an opened image is, in words."""
-    if isinstance(image, TiffImageFile):
-        return _described(image.tag_v2)
-    return f"{image.format or 'an image'} of mode {image.mode}"
-
-
 def misread(image: Image.Image) -> str | None:
     """The name of what Pillow opens but does not read right, or None."""
     if isinstance(image, TiffImageFile):
@@ -121,17 +111,15 @@ def _misread_tiff(image: TiffImageFile) -> str | None:
     tags = image.tag_v2
     if not set(tags.get(SAMPLEFORMAT, (1,))) <= {1, 4}:
         return _described(tags)
-    extra = tags.get(EXTRASAMPLES, ())
-    unused = 0 if any(extra) else len(extra)  # of those Pillow leaves out
+    unused = sum(kind == 0 for kind in tags.get(EXTRASAMPLES, ()))
     samples = tags.get(SAMPLESPERPIXEL, 1)
     if tags.get(PLANAR_CONFIGURATION, 1) == 2 and samples > 1:
         by_libtiff = image.info.get("compression") != "raw"
         read = image.mode in ("RGB", "RGBA", "CMYK") or (by_libtiff and image.mode not in _PAIRS)
         read = read and samples - unused == len(image.getbands())
-        read = read and not (extra and tags.get(PHOTOMETRIC_INTERPRETATION) == _YCBCR)
         if not by_libtiff:
             plain = set(tags[BITSPERSAMPLE]) == {8} and tags.get(FILLORDER, 1) == 1
-            read = read and plain and 1 not in extra
+            read = read and plain and 1 not in tags.get(EXTRASAMPLES, ())
         return None if read else _described(tags)
     return None
 

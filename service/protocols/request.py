@@ -11,6 +11,7 @@ from starlette.types import Message, Receive, Scope
 from service.call import Call
 from service.errors import BadInput, ClientGone, TooLarge, Unavailable
 from service.inference.budget import SMALL_BYTES, Reservation, Share
+from service.protocols.content_coding import check_coding, decode
 
 _REQUEST_ID = re.compile(rb"[\x21-\x7e]{1,128}")
 _MAX_TIMEOUT_DIGITS = 9
@@ -22,8 +23,8 @@ class Request:
     """Method, path, headers and body of a request."""
 
     __slots__ = (
-        "_held", "_receive", "_watch", "_watches", "call", "headers", "method", "path", "query",
-        "raw_headers", "share_of_body",
+        "_held", "_receive", "_watch", "_watches", "call", "client_name", "headers", "method",
+        "path", "query", "raw_headers", "share_of_body",
     )  # fmt: skip
 
     def __init__(
@@ -42,6 +43,8 @@ class Request:
         self.path: str = scope["path"]
         self.query: bytes = scope["query_string"]
         self.headers: dict[bytes, bytes] = dict(self.raw_headers)
+        self.client_name: str = scope.get("state", {}).get("client_name", "")
+        """The name in the client's certificate; empty without one."""
         self.call = Call("other", request_id(self.headers))
         if is_gone is not None:
             self.call.is_gone = is_gone
@@ -85,10 +88,16 @@ class Request:
         return timeout_s
 
     async def body(self, max_bytes: int) -> bytes:
-        """The whole body, an image, once there is memory for it.
+        """The whole body, an image, decoded, once there is memory for it.
 
-        Raises TooLarge as soon as it exceeds `max_bytes`, Unavailable as `stream` does.
+        Raises TooLarge as soon as it exceeds `max_bytes`, Unavailable as `stream` does, BadInput or
+        UnsupportedCoding for a Content-Encoding that cannot be decoded.
         """
+        if b"content-encoding" in self.headers:
+            decoded = bytearray()
+            async for piece in self.stream(max_bytes):
+                decoded += piece
+            return bytes(decoded)
         declared = self.headers.get(b"content-length", b"0")
         if declared.isdigit() and int(declared) > max_bytes:
             raise TooLarge(
@@ -111,12 +120,33 @@ class Request:
         self._watch_disconnect()
         return bytes(body)
 
-    async def stream(self, max_bytes: int) -> AsyncGenerator[bytes, None]:
-        """The body, piece by piece, once there is memory for it.
+    def stream(self, max_bytes: int) -> AsyncGenerator[bytes, None]:
+        """The body, decoded, piece by piece, once there is memory for it.
 
-        Raises TooLarge as soon as it exceeds `max_bytes`, and Unavailable where its size was not
-        declared and there is no memory for the rest.
+        Raises TooLarge as soon as it exceeds `max_bytes`, Unavailable where its size was not
+        declared and there is no memory for the rest, BadInput or UnsupportedCoding for a
+        Content-Encoding that cannot be decoded.
         """
+        if b"content-encoding" in self.headers:
+            return self._decoded(max_bytes)
+        return self._pieces(max_bytes)
+
+    async def _decoded(self, max_bytes: int) -> AsyncGenerator[bytes, None]:
+        sent = [value for name, value in self.raw_headers if name == b"content-encoding"]
+        coding = check_coding(b", ".join(sent).decode("latin-1"))
+        pieces = self._pieces(max_bytes)
+        decoded = pieces if coding == "identity" else decode(pieces, coding)
+        size = 0
+        async for piece in decoded:
+            size += len(piece)
+            if size > max_bytes:
+                raise TooLarge(
+                    f"expected a body of at most {max_bytes} bytes, got more in {coding}"
+                )
+            self._grow(size)
+            yield piece
+
+    async def _pieces(self, max_bytes: int) -> AsyncGenerator[bytes, None]:
         await self._reserve(max_bytes)
         received = 0
         more = True
@@ -152,7 +182,7 @@ class Request:
             )
         if not self._held.grow_to(min(size + _STEP_BYTES, budget.limit)):
             raise Unavailable(
-                f"no memory for more than {size} bytes of a body without Content-Length"
+                f"no memory for more than {size} bytes of a body whose size was not declared"
             )
 
     async def _next(self) -> Message:

@@ -59,8 +59,12 @@ class Route:
     """Whether a model answers: such a request has a deadline, and is refused under overload."""
     task: str = ""
     """The one task whose models answer it; empty for any."""
+    is_health: bool = False
+    """Whether orchestrators ask it, which have no client certificate."""
     is_probe: bool = False
-    """Whether it is polled: neither logged nor traced, and needs no token."""
+    """Whether it is polled: neither logged nor traced."""
+    scope: str | None = "predict"
+    """What a token has to be for, where tokens are needed; None leaves the route open."""
 
 
 class Match(NamedTuple):

@@ -13,9 +13,12 @@ from PIL import AvifImagePlugin, Image
 from service.artifacts.files import find_artifacts
 from service.artifacts.manifest import Manifest
 from service.engines.gpus import take_gpu
+from service.errors import SettingsError
 from service.inference.memory import Memory
 from service.inference.registry import load_registry
+from service.machine import yield_to_the_event_loop
 from service.protocols import catalog, health, native, pages
+from service.protocols.rates import RateLimit
 from service.protocols.route import Context, Route
 from service.protocols.tokens import read_tokens
 from service.server.dispatch import Dispatcher
@@ -23,6 +26,7 @@ from service.server.drain import Drain
 from service.settings import Settings
 from service.tasks import TASKS, load_plugins
 from service.telemetry import tracing
+from service.telemetry.log import logger
 from service.telemetry.metrics import Metrics, ServedModel
 from service.telemetry.usage import WorkerState, limit_metrics, usage_metrics
 
@@ -58,7 +62,7 @@ class App:
         if settings.device != "cpu" and worker is not None:
             take_gpu(worker)
         self.memory = Memory(settings, folder, worker or 0)
-        tokens = read_tokens(settings.api_tokens_file)
+        tokens = None if settings.api_tokens_file is None else read_tokens(settings.api_tokens_file)
         artifacts = find_artifacts(settings.models_dir, settings.models, TASKS)
         routes = all_routes()
         served = [served_model(artifact.manifest, routes) for artifact in artifacts]
@@ -77,7 +81,10 @@ class App:
             bentoml_schema,
             self.memory.share_of_body,
         )
-        self.dispatcher = Dispatcher(context, tokens)
+        rate_per_s = settings.rate_limit_per_s
+        self.dispatcher = Dispatcher(context, RateLimit(rate_per_s, folder) if rate_per_s else None)
+        if tokens is not None:
+            self.dispatcher.require(tokens)
         if tracing.is_configured():
             self.dispatcher.on_answer = tracing.annotate_span
         self.metrics.watch(self.memory.metrics)
@@ -86,6 +93,19 @@ class App:
             self.metrics.watch(partial(usage_metrics, os.getppid()))
             self.metrics.watch(state.metrics)
             state.set_ready()
+
+    def reload(self) -> None:
+        """Read the tokens' file again; where it is unusable, the tokens so far stay."""
+        file = self.settings.api_tokens_file
+        if file is None:
+            return
+        try:
+            tokens = read_tokens(file)
+            self.dispatcher.require(tokens)
+        except (SettingsError, OSError) as error:
+            logger.error("the tokens stay as they were: %s", error)
+            return
+        logger.info("tokens read again", extra={"fields": {"tokens": len(tokens.known)}})
 
     def close(self) -> None:
         """End the threads of the models and of the metrics."""
@@ -127,5 +147,5 @@ def freeze_loaded_objects() -> None:
 
 def limit_decode_threads() -> None:
     """Give the running event loop DECODE_THREADS threads; engines have their own."""
-    executor = ThreadPoolExecutor(DECODE_THREADS, thread_name_prefix="decode")
+    executor = ThreadPoolExecutor(DECODE_THREADS, "decode", yield_to_the_event_loop)
     asyncio.get_running_loop().set_default_executor(executor)

@@ -6,7 +6,6 @@ one of two workers may get 14, and half of the machine is idle.
 
 import contextlib
 import gc
-import select
 import selectors
 import signal
 import socket
@@ -18,26 +17,29 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from service.errors import StartError
+from service.server.acceptor import Acceptor
 from service.server.app import App
 from service.server.drain import Drain
+from service.server.heartbeat import LOOK_S
 from service.server.listener import bind, listen
 from service.server.process import WorkerProcess, shared_counts
+from service.server.tls import make_context
 from service.server.worker import READY, run_worker
 from service.settings import Settings
 from service.telemetry.log import configure_logging, logger
 from service.telemetry.stderr import StderrPipe
+from service.telemetry.usage import SupervisorState
 
 Schema: TypeAlias = Callable[[], dict[str, Any]]
 """Describes the service for BentoML's client."""
 
 RESTART_PAUSE_S = 1.0
-ACCEPT_PAUSE_S = 0.05
-FULL_CHANNELS_PAUSE_S = 1.0
 
 
 def serve(settings: Settings, host: str, port: int, bentoml_schema: Schema) -> None:
     """Serve until SIGTERM or SIGINT; raises StartError where it cannot start."""
     configure_logging(settings.log_format)
+    make_context(settings)  # unusable files stop the start before any worker does
     listener = bind(host, port)
     try:
         folder = tempfile.TemporaryDirectory(prefix="vitrine-metrics-", dir=settings.metrics_dir)
@@ -57,7 +59,8 @@ class Supervisor:
         self._settings = settings
         self._bentoml_schema = bentoml_schema
         self._listener = listener
-        self._closed = shared_counts(settings.workers)
+        self._counts = shared_counts(settings.workers)
+        self._state = SupervisorState(settings.metrics_dir)
         self._drain = Drain()
         self._selector = selectors.DefaultSelector()
         self._signal_reader, self._signal_writer = socket.socketpair()
@@ -66,8 +69,10 @@ class Supervisor:
         """For each worker number without a process, when to start one."""
         self._stop_at: float | None = None
         """When to stop, once it is draining."""
-        self._is_serving = False
-        self._is_accepting = False
+        self._look_at = 0.0
+        """When to look at the workers' heartbeats."""
+        self._acceptor: Acceptor | None = None
+        """Accepts connections, once every worker was ready."""
         self._is_stopping = False
 
     def run(self) -> None:
@@ -83,6 +88,9 @@ class Supervisor:
             while self._workers or not self._is_stopping:
                 self._start_missing()
                 self._stop_when_drained()
+                self._look_at_pulses()
+                if self._acceptor is not None and not self._is_stopping:
+                    self._acceptor.update()
                 for key, _ in self._selector.select(self._timeout_s()):
                     key.data()
         finally:
@@ -92,21 +100,21 @@ class Supervisor:
     def _watch(self, source: socket.socket | StderrPipe, act: Callable[[], None]) -> None:
         self._selector.register(source, selectors.EVENT_READ, act)
 
-    def _timeout_s(self) -> float | None:
-        """Seconds until the next thing to do; None if only an event brings one."""
-        if self._is_stopping:
-            return None
-        due = [*self._start_at.values()]
-        if self._stop_at is not None:
-            due.append(self._stop_at)
-        return max(0.0, min(due) - time.monotonic()) if due else None
+    def _timeout_s(self) -> float:
+        """Seconds until the next thing to do."""
+        due = [self._look_at]
+        if not self._is_stopping:
+            due += self._start_at.values()
+            resume_at = self._acceptor.resume_at if self._acceptor is not None else None
+            due += [at for at in (self._stop_at, resume_at) if at is not None]
+        return max(0.0, min(due) - time.monotonic())
 
     def _start_missing(self) -> None:
         now = time.monotonic()
         due = [number for number, start_at in self._start_at.items() if start_at <= now]
         for number in due if not self._is_stopping else ():
             try:
-                worker = WorkerProcess(number, self._closed, self._run_child)
+                worker = WorkerProcess(number, self._counts, self._run_child)
             except OSError as error:  # no more processes, file descriptors or memory
                 self._on_failed_start(number, error)
                 continue
@@ -117,7 +125,7 @@ class Supervisor:
 
     def _on_failed_start(self, number: int, error: OSError) -> None:
         message = f"cannot start worker {number}: {error.strerror}"
-        if not self._is_serving:
+        if self._acceptor is None:
             raise StartError(message) from error
         logger.error(message)
         self._start_at[number] = time.monotonic() + RESTART_PAUSE_S
@@ -130,12 +138,14 @@ class Supervisor:
         """
         signal.set_wakeup_fd(-1)
         self._selector.close()
+        if self._acceptor is not None:
+            self._acceptor.close()
         for opened in (self._listener, self._signal_reader, self._signal_writer):
             opened.close()
         for worker in self._workers:
             worker.close()
         load = partial(App, self._settings, number, self._drain, self._bentoml_schema)
-        run_worker(load, number, channel, self._closed)
+        run_worker(load, number, channel, self._counts)
 
     def _on_worker_message(self, worker: WorkerProcess) -> None:
         """A worker is ready, cannot start, or has ended."""
@@ -145,7 +155,7 @@ class Supervisor:
             self._listen_when_ready()
         elif not message:
             self._on_worker_exit(worker)
-        elif not self._is_serving:
+        elif self._acceptor is None:
             raise StartError(message.decode())
         else:
             logger.error("worker %d cannot start: %s", worker.number, message.decode())
@@ -160,10 +170,9 @@ class Supervisor:
             self._selector.unregister(worker.stderr)
         exit_code = worker.join()
         self._workers.remove(worker)
-        self._update_accepting()
         if self._is_stopping:
             return
-        if not self._is_serving:
+        if self._acceptor is None:
             raise StartError(f"worker {worker.number} ended with exit code {exit_code}")
         fields = {"worker": worker.number}
         logger.error("worker ended with exit code %s", exit_code, extra={"fields": fields})
@@ -171,52 +180,44 @@ class Supervisor:
 
     def _listen_when_ready(self) -> None:
         """Listen as soon as every worker is ready: before that, connections are refused."""
-        if not self._is_serving and not self._start_at and all(w.is_ready for w in self._workers):
-            url = listen(self._listener)
-            self._is_serving = True
+        if self._acceptor is None and not self._start_at and all(w.is_ready for w in self._workers):
+            url = listen(self._listener, "https" if self._settings.tls_cert_file else "http")
+            self._acceptor = Acceptor(self._listener, self._selector, self._workers)
             logger.info("Listening on %s", url, extra={"fields": {"workers": len(self._workers)}})
-        self._update_accepting()
 
-    def _update_accepting(self) -> None:
-        """Accept while a worker is ready; without one, connections wait in the backlog."""
-        wanted = (
-            self._is_serving
-            and not self._is_stopping
-            and any(worker.is_ready for worker in self._workers)
-        )
-        if wanted and not self._is_accepting:
-            self._watch(self._listener, self._accept)
-        elif self._is_accepting and not wanted:
-            self._selector.unregister(self._listener)
-        self._is_accepting = wanted
-
-    def _accept(self) -> None:
-        try:
-            while True:
-                connection, _ = self._listener.accept()
-                with connection:
-                    self._hand_over(connection)
-        except (BlockingIOError, ConnectionError):
-            pass
-        except OSError as error:  # out of file descriptors or memory, perhaps not for long
-            logger.error("cannot accept a connection: %s", error.strerror)
-            time.sleep(ACCEPT_PAUSE_S)
-
-    def _hand_over(self, connection: socket.socket) -> None:
-        ready = [worker for worker in self._workers if worker.is_ready]
-        by_load = sorted(ready, key=lambda worker: worker.open_connections)
-        taken = any(worker.hand_over(connection) for worker in by_load)
-        if not taken and _wait_for_room(ready):  # a burst has filled the channels
-            taken = any(worker.hand_over(connection) for worker in by_load)
-        if not taken:
-            why = "every worker's channel is full" if ready else "no worker is ready"
-            logger.error("%s: connection refused", why)
+    def _look_at_pulses(self) -> None:
+        """Kill workers that hang; whoever waits for an answer of theirs gets none."""
+        if time.monotonic() < self._look_at:
+            return
+        self._look_at = time.monotonic() + LOOK_S
+        timeout_s = self._settings.hang_timeout_s
+        for worker in filter(WorkerProcess.serves, self._workers):
+            worker.pulse.look()
+            if 0 < timeout_s <= worker.pulse.silent_s:
+                fields = {"worker": worker.number}
+                logger.error("worker hangs, and is killed", extra={"fields": fields})
+                worker.kill()
+                self._state.hangs.inc()
+        silent = [w for w in self._workers if w.serves() and not w.takes_connections()]
+        self._state.silent.set(len(silent))
 
     def _on_signal(self) -> None:
-        """Drain first if that is configured, then stop; stop at once on a second signal."""
+        """Pass SIGHUP on; else drain first if that is configured, then stop.
+
+        A second signal to end stops at once.
+        """
         (number,) = self._signal_reader.recv(1)
+        if number == signal.SIGHUP:
+            for worker in self._workers:
+                worker.reload()
+            return
         drain_s = self._settings.drain_s
-        if number == signal.SIGTERM and drain_s and self._is_serving and not self._drain.is_on:
+        if (
+            number == signal.SIGTERM
+            and drain_s
+            and self._acceptor is not None
+            and not self._drain.is_on
+        ):
             logger.info("draining", extra={"fields": {"drain_s": drain_s}})
             self._drain.begin()
             self._stop_at = time.monotonic() + drain_s
@@ -233,9 +234,8 @@ class Supervisor:
         was_stopping, self._is_stopping = self._is_stopping, True
         if not was_stopping:
             logger.info("shutting down")
-            if self._is_accepting:
-                self._accept()  # what has arrived meanwhile
-            self._update_accepting()
+            if self._acceptor is not None:
+                self._acceptor.finish()
             self._listener.close()
             self._drain.begin()
         for worker in self._workers:
@@ -247,11 +247,3 @@ class Supervisor:
 
 def _ignore(_number: int, _frame: object) -> None:
     """Do nothing: `_on_signal` reads the signal's number from the wake-up socket."""
-
-
-def _wait_for_room(workers: list[WorkerProcess]) -> bool:
-    """Wait until the channel of some worker has room; return False if none has in time."""
-    poll = select.poll()
-    for worker in workers:
-        poll.register(worker.channel, select.POLLOUT)
-    return bool(poll.poll(1000 * FULL_CHANNELS_PAUSE_S))

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 _STARTED = "started"
 _STARTS = "vitrine_worker_starts_total"
 _READY = "vitrine_workers_ready"
+_HANGS = "vitrine_worker_hangs_total"
+_SILENT = "workers_silent"
 
 
 def limit_metrics(settings: Settings, models: Sequence[ServedModel]) -> Iterator[Metric]:
@@ -57,14 +59,19 @@ class WorkerState:
 
     def metrics(self) -> Iterator[Metric]:
         """The state of all workers, and when the first of them was started."""
-        totals = read_totals(self._folder, (_STARTS, _READY))
+        totals = read_totals(self._folder, (_STARTS, _READY, _HANGS, _SILENT))
         yield CounterMetricFamily(
             _STARTS, "Times that a process was started to serve", value=totals[_STARTS][()][0]
         )
         yield GaugeMetricFamily(
             _READY,
             "Processes that serve; fewer than vitrine_workers where one cannot start",
-            value=totals[_READY][()][0],
+            value=totals[_READY][()][0] - totals[_SILENT][()][0],
+        )
+        yield CounterMetricFamily(
+            _HANGS,
+            "Times that a process was killed because it hung",
+            value=totals[_HANGS][()][0],
         )
         # The time of one file: each worker's own clock reading might differ by a second.
         yield GaugeMetricFamily(
@@ -72,6 +79,19 @@ class WorkerState:
             "When the server was started, in seconds since 1970",
             value=(self._folder / _STARTED).stat().st_mtime,
         )
+
+
+class SupervisorState:
+    """What the parent of the workers finds out about them."""
+
+    def __init__(self, folder: Path | None) -> None:
+        """Begin at zero; `folder` is what the processes of the server share."""
+        tables = (Table(_HANGS, ((),)), Table(_SILENT, ((),), is_gauge=True))
+        values = open_values(folder, tables)
+        self.hangs = Counter(values, 0)
+        """Workers that were killed because they did nothing."""
+        self.silent = Gauge(values, 1)
+        """Workers that have been doing nothing for a moment."""
 
 
 def usage_metrics(server_pid: int) -> Iterator[Metric]:

@@ -8,7 +8,7 @@ import yaml
 
 from service.artifacts.manifest import Manifest as ModelManifest
 from service.artifacts.manifest import read_manifest
-from service.protocols import catalog, native
+from service.protocols import catalog, health, native
 from service.tasks import TASKS
 from tests.k8s.conftest import CPU
 from tests.k8s.manifests import (
@@ -104,6 +104,17 @@ def test_tokens_are_required(manifests: Manifests) -> None:
         assert not volume.get("optional", False)
         file = environment(container, manifests)["VITRINE_API_TOKENS_FILE"]
         assert file == f"{mount['mountPath']}/tokens"
+
+
+def test_prometheus_shows_a_token_where_metrics_are_scraped(manifests: Manifests) -> None:
+    """Without one every scrape would be a 401."""
+    [scope] = {route.scope for route in health.ROUTES if route.path == "/metrics"}
+    assert scope is not None
+    for monitor in of_kind(manifests, "ServiceMonitor"):
+        for endpoint in monitor["spec"]["endpoints"]:
+            assert endpoint["path"] == "/metrics"
+            assert endpoint["authorization"]["type"] == "Bearer"
+            assert not endpoint["authorization"]["credentials"].get("optional", False)
 
 
 def test_changed_setting_rolls_the_pods(tmp_path: Path, rendered: dict[str, Manifests]) -> None:

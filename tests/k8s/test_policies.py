@@ -120,6 +120,12 @@ BREAKS: list[tuple[Policy, str, str, object]] = [
     (relations.references_exist, DEPLOYMENT, f"{CONTAINER}.livenessProbe.httpGet.port", "web"),
     (relations.references_exist, "Service/vitrine", "spec.ports.0.targetPort", 8080),
     (relations.references_exist, "ServiceMonitor/vitrine", "spec.endpoints.0.port", "metrics"),
+    (
+        relations.references_exist,
+        "ServiceMonitor/vitrine",
+        "spec.endpoints.0.authorization.credentials.key",
+        "tokens",
+    ),
     (relations.references_exist, "HTTPRoute/vitrine", "spec.rules.0.backendRefs.0.port", 3000),
     (relations.references_exist, "NetworkPolicy/vitrine", "spec.ingress.0.ports.0.port", 8080),
     (

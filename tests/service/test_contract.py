@@ -1,5 +1,6 @@
 """The HTTP contract: one table of requests and answers, run against both servers."""
 
+import gzip
 import json
 import pickle
 import re
@@ -7,6 +8,7 @@ import socket
 import subprocess
 import sys
 import time
+import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -72,6 +74,14 @@ def images(*bodies: bytes) -> dict[str, Any]:
     return {"files": [("image", (f"{number}.png", body)) for number, body in enumerate(bodies)]}
 
 
+def coded(body: bytes, coding: str = "gzip") -> dict[str, Any]:
+    return {"content": body, "headers": PNG | {"Content-Encoding": coding}}
+
+
+CUT_FORM = raw(
+    b'--x\r\nContent-Disposition: form-data; name="image"\r\n\r\n' + SAMPLE,
+    "multipart/form-data; boundary=x",
+)
 LARGE = SAMPLE + bytes(1_000_000)
 JSON = b'{"image": "aGVsbG8="}'
 WRONG_BODIES = [
@@ -87,11 +97,14 @@ TABLE = [
     Row("POST", "/classify", 200, CLASSIFIED, sent=form()),
     Row("POST", "/classify", 200, CLASSIFIED, sent=form(model="hand-signs", top_k="1")),
     Row("POST", "/classify", 200, CLASSIFIED, sent=form(encode(gradient(), "WEBP"))),
+    Row("POST", "/classify", 200, CLASSIFIED, sent={"files": {"image": (None, SAMPLE)}}),
     Row("POST", "/denoise", 200, IMAGE, sent=form(DIGIT)),
     Row("POST", "/denoise", 200, IMAGE, sent=form(DIGIT, model="denoiser")),
     Row("POST", PREDICT, 200, PREDICTED, sent=raw()),
     Row("POST", PREDICT, 200, PREDICTED, sent=raw(kind="application/octet-stream")),
     Row("POST", PREDICT, 200, PREDICTED, sent={"content": SAMPLE}),
+    Row("POST", PREDICT, 200, PREDICTED, sent=coded(gzip.compress(SAMPLE))),
+    Row("POST", PREDICT, 200, PREDICTED, sent=coded(zlib.compress(SAMPLE), "deflate")),
     Row("POST", PREDICT, 200, PREDICTED, sent=images(SAMPLE, b"no image", SAMPLE)),
     Row("POST", f"{PREDICT}?top_k=2", 200, PREDICTED, sent=raw()),
     Row("POST", f"{VERSION}:predict", 200, PREDICTED, sent=raw()),
@@ -122,7 +135,9 @@ TABLE = [
     Row("POST", "/classify", 400, error="for classification", sent=form(model="denoiser")),
     Row("POST", "/denoise", 400, error="for denoising", sent=form(DIGIT, model="hand-signs")),
     Row("POST", "/classify?top_k=1", 400, error="query parameter", sent=form()),
-    Row("POST", "/classify", 400, error="as a file", sent={"files": {"image": (None, "hello")}}),
+    Row("POST", "/classify", 400, error="ends before its closing", sent=CUT_FORM),
+    Row("POST", PREDICT, 400, error="whole body in gzip", sent=coded(gzip.compress(SAMPLE)[:-1])),
+    Row("POST", PREDICT, 400, error="body in gzip, got a damaged", sent=coded(SAMPLE)),
     Row("POST", "/classify", 400, error="boundary", sent=raw(kind="multipart/form-data")),
     Row("POST", "/classify", 400, sent=raw(b"junk", "multipart/form-data; boundary=x")),
     Row("POST", PREDICT, 400, error="got 0 bytes", sent=raw(b"")),
@@ -175,6 +190,7 @@ TABLE = [
     Row("POST", "/classify", 413, error="1000000 bytes", sent=form(LARGE)),
     Row("POST", PREDICT, 413, error="1000000 bytes", sent=raw(LARGE)),
     Row("POST", PREDICT, 413, error="at most 8, got 9", sent=images(*[SAMPLE] * 9)),
+    Row("POST", PREDICT, 413, error="1000000 bytes", sent=coded(gzip.compress(bytes(1_000_001)))),
     Row("POST", "/classify", 413, error="at most 1, got 2", sent=images(SAMPLE, SAMPLE)),
     Row("POST", DENOISE, 413, error="at most 1, got 2", sent=images(DIGIT, DIGIT)),
     # Another type: 415.
@@ -185,6 +201,15 @@ TABLE = [
     ),
     Row("POST", "/classify", 415, error="Content-Type", sent=raw()),
     Row("POST", "/classify", 415, error="image", sent=form(b"no image")),
+    Row("POST", "/classify", 415, error="image", sent={"files": {"image": (None, "hello")}}),
+    Row(
+        "POST",
+        PREDICT,
+        415,
+        error="Content-Encoding.*'br'",
+        headers={"accept-encoding": "gzip, deflate, identity"},
+        sent=coded(SAMPLE, "br"),
+    ),
     Row("POST", PREDICT, 415, error="image", sent=raw(b"%PDF-1.7")),
 ]
 
@@ -215,6 +240,10 @@ def test_request_is_answered_as_the_contract_says(client: httpx.Client, row: Row
     assert answer.status_code == row.status, answer.text
     assert answer.headers.get_list("x-request-id") == ["mine"]
     assert answer.headers.get("connection") != "close"
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    kept = "max-age=3600" if "/static_content/swagger" in row.path else "no-store"
+    assert answer.headers.get_list("cache-control") == [kept]
+    assert "server" not in answer.headers
     for name, begin in row.headers.items():
         assert answer.headers[name].startswith(begin)
     if row.keys == IMAGE:

@@ -1,8 +1,18 @@
+import os
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from service.machine import decode_memory_bytes, may_have_gpu, memory_limit_bytes
+from service.machine import (
+    COMPUTE_NICE,
+    decode_memory_bytes,
+    may_have_gpu,
+    memory_limit_bytes,
+    yield_to_the_event_loop,
+)
 
 
 @pytest.mark.parametrize("name", ["nvidia0", "nvidiactl", "nvhost-gpu", "dxg", "kfd", "accel0"])
@@ -55,3 +65,12 @@ def test_memory_limit_is_the_cgroup_s(
 def test_memory_to_decode_in_is_a_third_of_the_limit_and_at_most_512_mib() -> None:
     assert decode_memory_bytes(300_000_000) == 100_000_000
     assert decode_memory_bytes(10**12) == decode_memory_bytes(None) == 512 * 2**20
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has priorities by thread")
+def test_a_thread_that_computes_gives_way_to_the_event_loop() -> None:
+    def niceness() -> int:
+        return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+
+    with ThreadPoolExecutor(1, initializer=yield_to_the_event_loop) as computing:
+        assert computing.submit(niceness).result() == niceness() + COMPUTE_NICE

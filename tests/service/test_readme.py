@@ -1,12 +1,16 @@
 """service/README.md says what the code says."""
 
 import ast
+import hashlib
 import re
 from collections import defaultdict
 from itertools import pairwise
+from pathlib import Path
 
 from service.protocols import catalog, health, native, pages
+from service.protocols.tokens import SCOPES
 from service.settings import PREFIX, Settings
+from tests.asgi import in_process
 from tests.documents import code, read, rows, section
 from tests.server import CHECKOUT
 from tests.service.test_errors import CONTRACT
@@ -36,6 +40,32 @@ def test_settings_table_shows_every_setting_and_its_default() -> None:
 def test_errors_table_shows_every_status() -> None:
     documented = {int(row[0]) for row in rows(section(DOCUMENT, "Errors"))}
     assert documented == set(CONTRACT.values())
+
+
+def test_headers_tables_show_every_header_of_an_answer(tmp_path: Path) -> None:
+    tokens = tmp_path / "tokens"
+    tokens.write_text(f"{'0' * 64}\n{hashlib.sha256(b'scraper').hexdigest()} metrics")
+    asks = [("GET", "/"), ("GET", "/static_content/vitrine.js"), ("GET", "/v1/models")]
+    asks += [("OPTIONS", "/classify"), ("GET", "/livez"), ("PUT", "/metrics")]
+    sent = {"Origin": "https://shop.example", "Access-Control-Request-Method": "POST"}
+    sent["Authorization"] = "Bearer scraper"
+    seen = {"retry-after"}  # of an overload
+    settings = {"api_tokens_file": tokens, "cors_origins": ("https://shop.example",)}
+    with in_process(models=("fashion-mnist-mlp",), **settings) as client:
+        for method, path in asks:
+            seen |= client.request(method, path, headers=sent).headers.keys()
+    shown = seen - {"content-type", "content-length"}
+    text = section(DOCUMENT, "Routes").partition("### Headers")[2]
+    known = {name.partition(":")[0].lower() for row in rows(text) for name in code(row[0])}
+    assert "access-control-…" in known
+    assert {name for name in shown if "access-control-" not in name} <= known
+    asked_of_callers = {"authorization", "x-request-timeout-ms", "traceparent", "access-control-…"}
+    assert known - asked_of_callers <= shown
+
+
+def test_scopes_table_shows_every_scope() -> None:
+    documented = [code(row[0])[0] for row in rows(section(DOCUMENT, "Tokens"))]
+    assert documented == list(SCOPES)
 
 
 def test_routes_table_shows_every_route() -> None:

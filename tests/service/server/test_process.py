@@ -68,13 +68,13 @@ def test_worker_that_is_not_ready_is_killed_when_it_is_to_stop() -> None:
 
 
 def test_open_connections_are_those_handed_over_less_those_closed() -> None:
-    closed = shared_counts(2)
-    closed[1] = 7  # by an earlier worker with this number
-    worker = WorkerProcess(1, closed, wait)
+    counts = shared_counts(2)
+    counts.closed[1] = 7  # by an earlier worker with this number
+    worker = WorkerProcess(1, counts, wait)
     with socket.socket() as connection:
         assert worker.hand_over(connection)
     assert worker.open_connections == 1
-    closed[1] += 1
+    counts.closed[1] += 1
     assert worker.open_connections == 0
     worker.join()
 
