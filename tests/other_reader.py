@@ -1,15 +1,20 @@
-"""Image files as another library reads them: libvips, which shares no code with Pillow's plugins."""
+"""Image files as libvips reads them, which shares no code with Pillow's plugins."""
 
 import numpy as np
 import numpy.typing as npt
-import pyvips  # type: ignore[import-untyped]
+import pyvips
 
 Levels = npt.NDArray[np.float64]
 
 
-def read_by_vips(data: bytes) -> Levels:
-    """An image file -> (height, width, 3), laid on white, in levels of 0 to 255 not yet rounded."""
+def read_by_vips(data: bytes, *, srgb: bool = False) -> Levels:
+    """An image file -> (height, width, 3), laid on white, in levels of 0 to 255 not yet rounded.
+
+    With `srgb`, its profile is applied.
+    """
     image = pyvips.Image.new_from_buffer(data, "")
+    if srgb:
+        image = image.icc_transform("srgb", embedded=True, intent="perceptual")
     samples = image.numpy().reshape(image.height, image.width, image.bands)
     full = {"uchar": 255, "ushort": 65535}[image.format]
     alpha = samples[..., -1:] / full if image.hasalpha() else None

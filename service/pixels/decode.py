@@ -7,11 +7,12 @@ from io import BytesIO
 from PIL import Image, ImageFile
 from PIL.JpegImagePlugin import JpegImageFile
 
-from service.errors import BadInput, TooLarge, UnsupportedImage
+from service.errors import BadInput, RequestError, TooLarge, UnsupportedImage
+from service.pixels.avif import check_pictures, first_of_sequence
 from service.pixels.depth import SIXTEEN_BIT_MODES
 from service.pixels.formats import FORMATS, foreign_name, format_of, kind_of, misread, why_unread
 from service.pixels.preprocess import COVERED, Floats, preprocess
-from service.pixels.repair import repaired, with_its_palette
+from service.pixels.repair import check_parts, repaired, with_its_palette, without_tail
 from service.pixels.spec import Input
 
 # A JPEG scaled while it is decoded keeps at least this many times the network's side. Twice is
@@ -43,6 +44,8 @@ def open_image(data: bytes, max_bytes: int, max_pixels: int) -> Image.Image:
         raise UnsupportedImage(f"expected an image ({', '.join(FORMATS)}), got {name}")
     try:
         image = _open(data, file_format)
+    except RequestError:
+        raise
     except Image.DecompressionBombError as error:  # Pillow's own limit, where it is the lower one
         raise TooLarge(f"expected an image of at most {max_pixels} pixels: {error}") from error
     except Exception as error:  # Pillow's plugins raise many kinds on hostile bytes
@@ -51,11 +54,21 @@ def open_image(data: bytes, max_bytes: int, max_pixels: int) -> Image.Image:
             raise UnsupportedImage(f"expected {_READ}, got {reason}") from error
         raise _broken(reason, data) from error
     check_image(image, max_pixels)
+    if file_format == "AVIF":
+        try:
+            check_pictures(data, image.width * image.height)
+        except ValueError as error:
+            raise _broken(error, data) from error
     return image
 
 
 def _open(data: bytes, file_format: str) -> Image.Image:
     """Open a file, or what is left of it without damage that does not concern its pixels."""
+    check_parts(data, file_format)
+    if file_format == "PNG":
+        data = without_tail(data)
+    elif file_format == "AVIF":
+        data = first_of_sequence(data)
     try:
         image = Image.open(BytesIO(data), formats=(file_format,))
     except Image.DecompressionBombError:

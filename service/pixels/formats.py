@@ -36,8 +36,7 @@ _AVIF_BRAND = re.compile(rb"avi[fs]")
 
 # What Pillow says of a file that is whole, but not of a kind that it reads.
 _NOT_READ = re.compile(
-    r"unsupported|not supported|not yet supported|cannot handle|unknown pixel mode|unknown raw mode",
-    re.I,
+    r"unsupported|not (?:yet )?supported|cannot handle|unknown (?:pixel|raw) mode", re.I
 )
 
 _PHOTOMETRICS = {

@@ -77,6 +77,13 @@ class Dispatcher:
             registry.select(params["name"], params.get("version"), call).check_room(1)
         return match
 
+    def has_room(self, match: Match) -> bool:
+        """Whether the model that a path names takes another image now."""
+        name = match.params.get("name")
+        if name is None:
+            return True
+        return self._context.registry.find(name, match.params.get("version")).has_room
+
     def _check_token(self, request: Request, route: Route, scope: str, tokens: Tokens) -> None:
         token = tokens.identify(request.raw_headers)
         request.call.token = token.name

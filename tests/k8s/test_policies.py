@@ -48,6 +48,13 @@ BREAKS: list[tuple[Policy, str, str, object]] = [
         GONE,
     ),
     (
+        policies.probes_speak_what_is_served,
+        DEPLOYMENT,
+        f"{CONTAINER}.livenessProbe.httpGet.scheme",
+        "HTTPS",
+    ),
+    (policies.probes_speak_what_is_served, SETTINGS, "data.VITRINE_TLS_CERT_FILE", "/tls.crt"),
+    (
         policies.memory_limit_equals_request,
         DEPLOYMENT,
         f"{CONTAINER}.resources.requests.memory",

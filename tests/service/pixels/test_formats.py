@@ -8,11 +8,14 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 import tifffile
+from PIL import Image
 
 from service.errors import UnsupportedImage
 from service.pixels.decode import decode, open_image
 from service.pixels.preprocess import to_pixels
 from service.pixels.spec import Input, KeepSize
+from tests import png_files
+from tests.drawing import encode, gradient, noise
 from tests.other_reader import Levels, on_white, read_by_vips, without_ink
 from tests.tiff_files import (
     CMYK,
@@ -84,11 +87,10 @@ UNREAD = [
 def layouts(kind: Kind) -> Iterator[Layout]:
     """Every way to store it: 60, less where planes or predictors make no difference."""
     several = CHANNELS[kind.photometric] + len(kind.extra) > 1
-    for order, planar, tiled, deflate, predictor, reversed_bits in itertools.product(
-        "<>", *([(False, True)] * 5)
-    ):
+    flags = itertools.product((False, True), repeat=5)
+    for order, (planar, tiled, deflate, predictor, turned) in itertools.product("<>", flags):
         if (several or not planar) and (not predictor or (deflate and kind.bits in (8, 16))):
-            yield Layout(kind.bits, order, planar, tiled, deflate, predictor, reversed_bits)
+            yield Layout(kind.bits, order, planar, tiled, deflate, predictor, turned)
     for order, deflate in itertools.product("<>", (False, True)):
         yield Layout(kind.bits, order, deflate=deflate, big=True)
 
@@ -215,3 +217,89 @@ def test_tiff_of_the_tests_is_what_tifffile_reads(kind: Kind) -> None:
             came = tifffile.imread(BytesIO(written(kind, layout)))
             came = np.moveaxis(came, 0, -1) if layout.planar else came
             np.testing.assert_array_equal(came, drawn(kind))
+
+
+PNGS = [
+    (color, bits, clear, interlaced)
+    for color, depths in png_files.DEPTHS.items()
+    for bits in depths
+    for clear in ((False, True) if color in (0, 2, 3) else (False,))
+    for interlaced in (False, True)
+    if (color, bits, clear) != (png_files.RGB, 16, True)
+]
+
+
+@pytest.mark.parametrize(("color", "bits", "clear", "interlaced"), PNGS)
+def test_png_is_what_libvips_reads(color: int, bits: int, clear: bool, interlaced: bool) -> None:
+    data = png_of(color, bits, clear, interlaced)
+    assert off(data, read_by_vips(data)) < 3
+
+
+def png_of(color: int, bits: int, clear: bool, interlaced: bool = False) -> bytes:
+    """Random samples; what is transparent is there several times, and its neighbours are, too."""
+    channels = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}[color]
+    random = np.random.default_rng(bits)
+    samples = random.integers(0, 1 << bits, (11, 13, channels)).astype(np.uint32)
+    samples[3:5] = samples[0, 0]
+    samples[5] = samples[0, 0] ^ 1
+    before = b""
+    if color == png_files.PALETTE:
+        before = png_files.chunk(b"PLTE", random.bytes(3 << bits))
+    if clear and color == png_files.PALETTE:
+        before += png_files.chunk(b"tRNS", random.bytes(1 << bits))
+    elif clear:
+        before += png_files.chunk(b"tRNS", samples[0, 0].astype(">u2").tobytes())
+    return png_files.png(samples, color, bits, interlaced=interlaced, before=before)
+
+
+def test_deep_png_with_a_transparent_colour_is_refused_by_name() -> None:
+    data = png_of(png_files.RGB, 16, clear=True)
+    with pytest.raises(UnsupportedImage, match="got PNG of 16 bits a channel with a transparent"):
+        decoded(data)
+
+
+def test_transparent_value_of_a_png_with_bits_that_do_not_count_is_read() -> None:
+    samples = np.arange(4, dtype=np.uint32).reshape(1, 4, 1)
+    clear = png_files.chunk(b"tRNS", b"\xff\xfe")
+    data = png_files.png(samples, png_files.GREY, 2, before=clear)
+    assert decoded(data)[0, :, 0].tolist() == [0, 85, 255, 255]
+
+
+def faded() -> Image.Image:
+    image = gradient(90, 70)
+    image.putalpha(image.getchannel("G"))
+    return image
+
+
+LOSSY = {
+    "grey JPEG": encode(gradient(90, 70).convert("L"), "JPEG"),
+    "JPEG": encode(gradient(90, 70), "JPEG"),
+    "JPEG 4:4:4": encode(gradient(90, 70), "JPEG", subsampling=0),
+    "progressive JPEG": encode(gradient(90, 70), "JPEG", progressive=True),
+    "RGB JPEG": encode(gradient(90, 70), "JPEG", keep_rgb=True),
+    "CMYK JPEG": encode(gradient(90, 70).convert("CMYK"), "JPEG"),
+    "WEBP": encode(gradient(90, 70), "WEBP"),
+    "transparent WEBP": encode(noise(90, 70, 4), "WEBP"),
+    "lossless WEBP": encode(noise(90, 70, 4), "WEBP", lossless=True),
+    "AVIF": encode(gradient(90, 70), "AVIF"),
+    "transparent AVIF": encode(faded(), "AVIF"),
+    "grey AVIF": encode(gradient(90, 70).convert("L"), "AVIF"),
+    "TIFF of JPEG": encode(gradient(90, 70), "TIFF", compression="jpeg"),
+    "TIFF of grey JPEG": encode(gradient(90, 70).convert("L"), "TIFF", compression="jpeg"),
+    "TIFF of YCbCr JPEG": encode(gradient(90, 70).convert("YCbCr"), "TIFF", compression="jpeg"),
+    "TIFF of CMYK JPEG": encode(gradient(90, 70).convert("CMYK"), "TIFF", compression="jpeg"),
+    "TIFF of a fax": encode(gradient(90, 70).convert("1"), "TIFF", compression="group4"),
+    "TIFF of packed bits": encode(noise(90, 70), "TIFF", compression="packbits"),
+    "TIFF of LZW": encode(noise(90, 70), "TIFF", compression="tiff_lzw"),
+    "GIF": encode(gradient(90, 70), "GIF"),
+    "interlaced GIF": encode(noise(90, 70, 1), "GIF", interlace=1),
+    "transparent GIF": encode(gradient(90, 70).quantize(9), "GIF", transparency=3),
+}
+
+
+@pytest.mark.parametrize("name", LOSSY)
+def test_file_is_what_libvips_reads(name: str) -> None:
+    came, other = decoded(LOSSY[name]), read_by_vips(LOSSY[name])
+    # Two decoders of a lossy format may round, and spread colours over pixels, in their own ways.
+    assert np.abs(came - other).mean() < 1
+    assert np.abs(came - other).max() < 12

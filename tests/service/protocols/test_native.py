@@ -7,6 +7,7 @@ import pytest
 from PIL import Image, ImageDraw
 
 from service.errors import SettingsError
+from service.pixels.formats import FORMATS
 from service.server.app import App
 from service.settings import Settings
 from tests.asgi import in_process
