@@ -53,6 +53,7 @@ _PHOTOMETRICS = {
     32803: "a camera's raw filter array",
     34892: "a camera's raw colours",
 }
+_YCBCR = 6
 _PAIRS = ("LA", "PA", "La")
 _SAMPLE_FORMATS = {2: "signed", 3: "floating point", 5: "complex", 6: "complex"}
 
@@ -66,7 +67,10 @@ def format_of(data: bytes) -> str | None:
 def foreign_name(data: bytes) -> str | None:
     """The name of a common type of image that is not read, with what to do about it, or None."""
     if _is_heic(data):
-        return "HEIC (not read; convert it to JPEG: an iPhone sends that if its camera's format is 'Most Compatible')"
+        return (
+            "HEIC (not read): convert it to JPEG, which an iPhone takes itself if its camera's "
+            "format is set to 'Most Compatible'"
+        )
     match = _FOREIGN.match(data)
     return f"{match.lastgroup.replace('_', ' ')} (not read)" if match and match.lastgroup else None
 
@@ -95,6 +99,13 @@ def why_unread(data: bytes, file_format: str) -> tuple[str, bool]:
     return reason, False
 
 
+def kind_of(image: Image.Image) -> str:
+    """What an opened image is, in words."""
+    if isinstance(image, TiffImageFile):
+        return _described(image.tag_v2)
+    return f"{image.format or 'an image'} of mode {image.mode}"
+
+
 def misread(image: Image.Image) -> str | None:
     """The name of what Pillow opens but does not read right, or None."""
     if isinstance(image, TiffImageFile):
@@ -110,15 +121,17 @@ def _misread_tiff(image: TiffImageFile) -> str | None:
     tags = image.tag_v2
     if not set(tags.get(SAMPLEFORMAT, (1,))) <= {1, 4}:
         return _described(tags)
-    unused = sum(kind == 0 for kind in tags.get(EXTRASAMPLES, ()))
+    extra = tags.get(EXTRASAMPLES, ())
+    unused = 0 if any(extra) else len(extra)  # of those Pillow leaves out
     samples = tags.get(SAMPLESPERPIXEL, 1)
     if tags.get(PLANAR_CONFIGURATION, 1) == 2 and samples > 1:
         by_libtiff = image.info.get("compression") != "raw"
         read = image.mode in ("RGB", "RGBA", "CMYK") or (by_libtiff and image.mode not in _PAIRS)
         read = read and samples - unused == len(image.getbands())
+        read = read and not (extra and tags.get(PHOTOMETRIC_INTERPRETATION) == _YCBCR)
         if not by_libtiff:
             plain = set(tags[BITSPERSAMPLE]) == {8} and tags.get(FILLORDER, 1) == 1
-            read = read and plain and 1 not in tags.get(EXTRASAMPLES, ())
+            read = read and plain and 1 not in extra
         return None if read else _described(tags)
     return None
 
