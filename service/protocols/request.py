@@ -12,6 +12,7 @@ from service.call import Call
 from service.errors import BadInput, ClientGone, TooLarge, Unavailable
 from service.inference.budget import SMALL_BYTES, Reservation, Share
 from service.protocols.content_coding import check_coding, decode
+from service.protocols.tokens import Token
 
 _REQUEST_ID = re.compile(rb"[\x21-\x7e]{1,128}")
 _MAX_TIMEOUT_DIGITS = 9
@@ -24,7 +25,7 @@ class Request:
 
     __slots__ = (
         "_held", "_receive", "_watch", "_watches", "call", "client_name", "headers", "method",
-        "path", "query", "raw_headers", "share_of_body",
+        "path", "query", "raw_headers", "share_of_body", "token",
     )  # fmt: skip
 
     def __init__(
@@ -45,6 +46,8 @@ class Request:
         self.headers: dict[bytes, bytes] = dict(self.raw_headers)
         self.client_name: str = scope.get("state", {}).get("client_name", "")
         """The name in the client's certificate; empty without one."""
+        self.token: Token | None = None
+        """The caller's token, once it is known."""
         self.call = Call("other", request_id(self.headers))
         if is_gone is not None:
             self.call.is_gone = is_gone
