@@ -28,7 +28,7 @@ serve: $(VENV)/.$(SERVING) ## Serve the models in models/: make serve HOST=127.0
 test: $(VENV)/.test $(VENV)/.sign $(VENV)/.audit ## Run the tests, in two processes, but for the slow ones
 	@$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow" $(ARGS)
 
-test-all: $(VENV)/.test $(VENV)/.sign $(VENV)/.audit ## Run all tests: image, Bento, rolling update, Prometheus, Locust, long training, too
+test-all: $(VENV)/.test $(VENV)/.sign $(VENV)/.audit ## Run all tests: image, Bento, faults, Prometheus, Locust, training, too; LONG=1 adds those of minutes
 	@$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
 bench: $(VENV)/.test ## Measure against other servers: make bench ARGS="--rounds 5"

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from service.errors import StartError
+from service.machine import raise_open_files_limit
 from service.server.acceptor import Acceptor
 from service.server.app import App
 from service.server.drain import Drain
@@ -41,6 +42,7 @@ def serve(settings: Settings, host: str, port: int, bentoml_schema: Schema) -> N
     """Serve until SIGTERM or SIGINT; raises StartError where it cannot start."""
     configure_logging(settings.log_format)
     make_context(settings)  # unusable files stop the start before any worker does
+    raise_open_files_limit()
     listener = bind(host, port)
     try:
         folder = tempfile.TemporaryDirectory(prefix="vitrine-metrics-", dir=settings.metrics_dir)

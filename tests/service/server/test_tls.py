@@ -323,6 +323,35 @@ def test_handshake_that_does_not_go_on_holds_nobody_up(mutual: Server, ca: trust
             assert ask(mutual, PREDICT, identity(ca, ca, NAME)).status_code == httpx.codes.OK
 
 
+@pytest.mark.parametrize("ends", ["closes", "sends on"])
+def test_answer_before_the_body_is_read_and_its_connection_ends(
+    mutual: Server, ca: trustme.CA, ends: str
+) -> None:
+    head = f"POST {PREDICT} HTTP/1.1\r\nHost: x\r\nContent-Length: 20000000\r\n\r\n"
+    who = identity(ca, ca, NAME)
+    with connected(mutual) as plain, who.wrap_socket(plain, server_hostname=HOST) as talking:
+        talking.sendall(head.encode())
+        assert talking.recv(65536).startswith(b"HTTP/1.1 413 ")
+        with contextlib.suppress(OSError):
+            if ends == "sends on":
+                talking.sendall(bytes(17_000_000))
+                while talking.recv(65536):
+                    pass
+    assert all(line["level"] == "info" for line in mutual.log_lines())
+
+
+def test_client_that_does_not_read_its_end_of_the_session_harms_nobody(
+    mutual: Server, ca: trustme.CA
+) -> None:
+    who = identity(ca, ca, NAME)
+    with connected(mutual) as plain, who.wrap_socket(plain, server_hostname=HOST) as talking:
+        talking.sendall(b"GET /v1/models HTTP/1.1\r\nHost: x\r\n\r\n" * 50)
+        plain_end = talking.detach()
+        socket.close(plain_end)
+    assert ask(mutual, PREDICT, who).status_code == httpx.codes.OK
+    assert all(line["level"] == "info" for line in mutual.log_lines())
+
+
 @contextlib.contextmanager
 def worker(known: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> Iterator[WorkerProcess]:
     """One worker without its supervisor: this process hands it connections."""
