@@ -29,9 +29,9 @@ from service.tasks.task import (
 
 MIN_SIDE = 8
 PNG = "image/png"
-# Four planes that come in, three that go out; a PNG of noise is as large as its pixels, and is
-# copied once.
-_ITEM_BYTES_A_PIXEL = 4 + 3 + 4 + 4
+# Four planes that come in, three that go out; Pillow's image of them; a PNG of noise is as large as
+# its pixels, and is copied once.
+_ITEM_BYTES_A_PIXEL = 4 + 3 + 4 + 4 + 4
 
 
 class DenoisingSpec(TaskSpec):

@@ -170,7 +170,7 @@ def posted(model: Model, images: Sequence[bytes]) -> tuple[list[dict[str, object
             scraper,
             lambda: False,
             dict,
-            Memory(Settings(workers=1), None, 0).bodies,
+            Memory(Settings(workers=1), None, 0).share_of_body,
         )
         answer = asyncio.run(native.answer_predict(context, asked, {"name": "fashion-mnist"}))
     predictions: list[dict[str, object]] = json.loads(answer.body)["predictions"]
