@@ -6,8 +6,8 @@ from typing import TypeAlias
 Counts: TypeAlias = "memoryview[int]"
 """A number for each worker number; all processes share them."""
 
-BEAT_S = 0.25
-LOOK_S = 0.5
+BEAT_S = 0.1
+LOOK_S = 0.25
 
 
 def beat(beats: Counts, number: int) -> None:

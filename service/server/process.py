@@ -14,8 +14,8 @@ from service.telemetry.log import logger
 from service.telemetry.stderr import StderrPipe
 
 MAX_MESSAGE_BYTES = 65536
-SILENT_S = 1.5
-"""Silence after which a worker gets no new connections."""
+SILENT_S = 1.0
+"""Silence after which a worker gets no new connections, and gives back those it has not taken."""
 _FORK = multiprocessing.get_context("fork")
 
 
@@ -45,7 +45,7 @@ class WorkerProcess:
         self.number = number
         self.is_ready = False
         self.pulse = Pulse(counts.beats, number)
-        self.channel, worker_end = socket.socketpair()
+        self.channel, self._worker_end = socket.socketpair()
         self.stderr = StderrPipe()
         self._run = run
         self._counts = counts
@@ -53,14 +53,13 @@ class WorkerProcess:
         self._handed_over = 0
         self._closed_before = counts.closed[number]
         """Connections that earlier workers with this number have closed."""
-        self._process = _FORK.Process(target=self._run_child, args=(worker_end,))
+        self._process = _FORK.Process(target=self._run_child, args=(self._worker_end,))
         try:
             self._process.start()
         except OSError:
             self.close()
             raise
         finally:
-            worker_end.close()
             self.stderr.close_writer()
         # A worker that hangs must not block the supervisor.
         self.channel.setblocking(False)
@@ -70,7 +69,8 @@ class WorkerProcess:
         os.setpgrp()  # Ctrl-C reaches only the supervisor, which then stops its workers
         self.stderr.replace_stderr()
         self.stderr.close_writer()
-        self.close()
+        self.stderr.close()
+        self.channel.close()
         try:
             self._run(self.number, channel)
         except Exception as error:
@@ -78,10 +78,10 @@ class WorkerProcess:
             raise SystemExit(1) from error
 
     def receive(self) -> bytes:
-        """The next message; empty once the process has ended."""
+        """The next message; empty if there is none."""
         try:
             return self.channel.recv(MAX_MESSAGE_BYTES)
-        except ConnectionError:
+        except (BlockingIOError, ConnectionError):
             return b""
 
     def serves(self) -> bool:
@@ -103,6 +103,21 @@ class WorkerProcess:
             return False
         self._handed_over += 1
         return True
+
+    def take_back(self) -> list[socket.socket]:
+        """The connections that were given to the process, and that it has not taken."""
+        self._worker_end.setblocking(False)  # as it is in a worker that serves
+        handles: list[int] = []
+        with contextlib.suppress(OSError):  # nothing is left, or no file descriptor is
+            while received := socket.recv_fds(self._worker_end, 1, 1)[1]:
+                handles += received
+        self._handed_over -= len(handles)
+        return [socket.socket(fileno=handle) for handle in handles]
+
+    @property
+    def sentinel(self) -> int:
+        """A handle that becomes readable when the process ends."""
+        return self._process.sentinel
 
     @property
     def open_connections(self) -> int:
@@ -140,6 +155,7 @@ class WorkerProcess:
         return self._process.exitcode
 
     def close(self) -> None:
-        """Close this process's ends of the channel and of the pipe."""
+        """Close the channel and the pipe in this process."""
         self.channel.close()
+        self._worker_end.close()
         self.stderr.close()

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from service.errors import StartError
+from service.machine import raise_open_files_limit
 from service.server.acceptor import Acceptor
 from service.server.app import App
 from service.server.drain import Drain
@@ -34,12 +35,14 @@ Schema: TypeAlias = Callable[[], dict[str, Any]]
 """Describes the service for BentoML's client."""
 
 RESTART_PAUSE_S = 1.0
+MAX_RESTART_PAUSE_S = 30.0
 
 
 def serve(settings: Settings, host: str, port: int, bentoml_schema: Schema) -> None:
     """Serve until SIGTERM or SIGINT; raises StartError where it cannot start."""
     configure_logging(settings.log_format)
     make_context(settings)  # unusable files stop the start before any worker does
+    raise_open_files_limit()
     listener = bind(host, port)
     try:
         folder = tempfile.TemporaryDirectory(prefix="vitrine-metrics-", dir=settings.metrics_dir)
@@ -67,6 +70,8 @@ class Supervisor:
         self._workers: list[WorkerProcess] = []
         self._start_at = dict.fromkeys(range(settings.workers), 0.0)
         """For each worker number without a process, when to start one."""
+        self._failed_starts = dict.fromkeys(range(settings.workers), 0)
+        """For each worker number, how many starts have failed since one was ready."""
         self._stop_at: float | None = None
         """When to stop, once it is draining."""
         self._look_at = 0.0
@@ -97,7 +102,7 @@ class Supervisor:
             for worker in self._workers:
                 worker.kill()
 
-    def _watch(self, source: socket.socket | StderrPipe, act: Callable[[], None]) -> None:
+    def _watch(self, source: socket.socket | StderrPipe | int, act: Callable[[], None]) -> None:
         self._selector.register(source, selectors.EVENT_READ, act)
 
     def _timeout_s(self) -> float:
@@ -122,13 +127,20 @@ class Supervisor:
             self._workers.append(worker)
             self._watch(worker.channel, partial(self._on_worker_message, worker))
             self._watch(worker.stderr, partial(self._on_worker_stderr, worker))
+            self._watch(worker.sentinel, partial(self._on_worker_exit, worker))
 
     def _on_failed_start(self, number: int, error: OSError) -> None:
         message = f"cannot start worker {number}: {error.strerror}"
         if self._acceptor is None:
             raise StartError(message) from error
         logger.error(message)
-        self._start_at[number] = time.monotonic() + RESTART_PAUSE_S
+        self._failed_starts[number] += 1
+        self._start_later(number)
+
+    def _start_later(self, number: int) -> None:
+        """Start a worker after a pause, which doubles with every start that fails."""
+        pause_s = RESTART_PAUSE_S * 2 ** min(self._failed_starts[number], 10)
+        self._start_at[number] = time.monotonic() + min(pause_s, MAX_RESTART_PAUSE_S)
 
     def _run_child(self, number: int, channel: socket.socket) -> None:
         """In the new process: close everything of the supervisor's, then serve.
@@ -148,13 +160,14 @@ class Supervisor:
         run_worker(load, number, channel, self._counts)
 
     def _on_worker_message(self, worker: WorkerProcess) -> None:
-        """A worker is ready, cannot start, or has ended."""
+        """A worker is ready, or cannot start."""
         message = worker.receive()
+        if not message:
+            return
         if message == READY:
             worker.is_ready = True
+            self._failed_starts[worker.number] = 0
             self._listen_when_ready()
-        elif not message:
-            self._on_worker_exit(worker)
         elif self._acceptor is None:
             raise StartError(message.decode())
         else:
@@ -165,18 +178,23 @@ class Supervisor:
             self._selector.unregister(worker.stderr)
 
     def _on_worker_exit(self, worker: WorkerProcess) -> None:
+        self._on_worker_message(worker)  # its last words
+        self._selector.unregister(worker.sentinel)
         self._selector.unregister(worker.channel)
         with contextlib.suppress(KeyError):  # its standard error has ended before
             self._selector.unregister(worker.stderr)
-        exit_code = worker.join()
         self._workers.remove(worker)
+        self._rescue_connections(worker)
+        self._count_unavailable()
+        exit_code = worker.join()
         if self._is_stopping:
             return
         if self._acceptor is None:
             raise StartError(f"worker {worker.number} ended with exit code {exit_code}")
         fields = {"worker": worker.number}
         logger.error("worker ended with exit code %s", exit_code, extra={"fields": fields})
-        self._start_at[worker.number] = time.monotonic() + RESTART_PAUSE_S
+        self._failed_starts[worker.number] += not worker.is_ready
+        self._start_later(worker.number)
 
     def _listen_when_ready(self) -> None:
         """Listen as soon as every worker is ready: before that, connections are refused."""
@@ -193,13 +211,24 @@ class Supervisor:
         timeout_s = self._settings.hang_timeout_s
         for worker in filter(WorkerProcess.serves, self._workers):
             worker.pulse.look()
+            if not worker.takes_connections():
+                self._rescue_connections(worker)
             if 0 < timeout_s <= worker.pulse.silent_s:
                 fields = {"worker": worker.number}
                 logger.error("worker hangs, and is killed", extra={"fields": fields})
                 worker.kill()
                 self._state.hangs.inc()
-        silent = [w for w in self._workers if w.serves() and not w.takes_connections()]
-        self._state.silent.set(len(silent))
+        self._count_unavailable()
+
+    def _count_unavailable(self) -> None:
+        """Say how many of those that were ready take no connections now."""
+        unavailable = [w for w in self._workers if w.is_ready and not w.takes_connections()]
+        self._state.unavailable.set(len(unavailable))
+
+    def _rescue_connections(self, worker: WorkerProcess) -> None:
+        """Give to others what a worker has not taken, and will not for now."""
+        if self._acceptor is not None:
+            self._acceptor.share_out_again(worker.take_back())
 
     def _on_signal(self) -> None:
         """Pass SIGHUP on; else drain first if that is configured, then stop.

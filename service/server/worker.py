@@ -12,6 +12,7 @@ import uvicorn
 from uvicorn.server import ServerState
 
 from service.errors import StartError
+from service.heap import return_large_blocks
 from service.server.app import App, freeze_loaded_objects, limit_decode_threads
 from service.server.connection import Connection
 from service.server.front import Front, traced
@@ -19,6 +20,7 @@ from service.server.heartbeat import beat
 from service.server.process import SharedCounts
 from service.server.tls import CLOSE_TIMEOUT_S, HANDSHAKE_TIMEOUT_S, Tls
 from service.telemetry import tracing
+from service.telemetry.log import logger
 
 READY = b"ready"
 OPENING_TIMEOUT_S = 1.0
@@ -81,7 +83,8 @@ class ChannelServer(uvicorn.Server):
                     loop.remove_reader(self._channel)
                     self.should_exit = True
                     return
-                if not handles:  # this process has no file descriptor left
+                if not handles:
+                    logger.error("no file descriptor is left: a connection is refused")
                     self._on_failed()
                     continue
                 connection = socket.socket(fileno=handles[0])
@@ -113,8 +116,12 @@ def run_worker(
     def count_closed() -> None:
         counts.closed[number] += 1
 
+    def reload() -> None:
+        app.reload()
+        tls.reload()
+
     def on_startup() -> None:
-        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, app.reload)
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, reload)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})  # one may wait
         beat(counts.beats, number)
 
@@ -123,6 +130,7 @@ def run_worker(
 
     # What is read while it loads may be old by the time that SIGHUP comes: the signal waits.
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
+    return_large_blocks()
     try:
         app = load()
         tls = Tls(app.settings)

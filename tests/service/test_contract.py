@@ -21,6 +21,7 @@ from tests.drawing import encode, gradient, image_of
 from tests.exposition import Series, parsed, value
 from tests.server import CHECKOUT, Server, environment
 from tests.service.protocols.test_native import DENOISE, DIGIT, PNG, PREDICT, SAMPLE, upload
+from tests.service.telemetry.test_quiet import odd_tiff
 
 PICKLE = "application/vnd.bentoml+pickle"
 SERVERS = ["server", "bentoml_server"]
@@ -162,6 +163,13 @@ TABLE = [
         Row(method, path, 404, error="no route.*/classify.*/v1/models")
         for method in ("GET", "POST")
         for path in ("/nope", "/v1", "/v1/models/", "/classify/", "/livez/x", f"{PREDICT}/x")
+    ),
+    # A name never becomes a path.
+    Row("POST", "/classify", 404, error="'../fashion-mnist'", sent=form(model="../fashion-mnist")),
+    *(
+        Row(method, f"/v1/models/{name}{action}", 404, error="no route|unknown model")
+        for name in ("%2e%2e", "..%2f..%2fetc%2fpasswd", "fashion-mnist%2f..%2fdenoiser", "%00")
+        for method, action in (("GET", ""), ("POST", ":predict"))
     ),
     Row("GET", "/static_content/nope.js", 404, error="no file 'nope.js'"),
     # BentoML's own routes.
@@ -417,3 +425,14 @@ def test_workers_of_bentoml_tell_of_all_of_them(bentoml_server: Server) -> None:
         ):
             assert value(after, name, **labels) - value(before, name, **labels) == 20
         assert value(after, "vitrine_workers_ready") == value(after, "vitrine_workers") == 2
+
+
+def test_image_that_decoders_complain_of_leaves_no_line_in_the_log(
+    asked: Server, client: httpx.Client
+) -> None:
+    before = asked.log.stat().st_size
+    answers = [client.post(PREDICT, content=odd_tiff(1000 + n), headers=PNG) for n in range(20)]
+    assert {answer.status_code for answer in answers} == {400}
+    written = asked.log.read_bytes()[before:].decode().splitlines()
+    # libtiff's lines are not JSON; other workers may still be starting.
+    assert {json.loads(line)["level"] for line in written} == {"info"}
