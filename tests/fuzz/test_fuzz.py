@@ -35,7 +35,7 @@ def test_input_is_made_again_from_its_number() -> None:
 @pytest.mark.slow
 def test_everything_that_is_broken_is_found_and_saved(tmp_path: Path) -> None:
     work = Work(("broken",), seed=85, first=0, step=1, end=27, folder=tmp_path)
-    tried, kinds, files = fuzz(work, 1, NO_LIMIT_S, hang_s=5)
+    tried, kinds, files = fuzz(work, 1, NO_LIMIT_S, hang_s=10)
     assert tried == 27
     assert {kind.partition(" ")[0] for kind in kinds} == {
         "error", "slow", "memory", "log", "crash", "hang",
