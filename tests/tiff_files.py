@@ -3,12 +3,11 @@
 import struct
 import zlib
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
-Samples = npt.NDArray[np.uint16]
+Samples = npt.NDArray[np.uint32]
 
 GREY_ON_WHITE, GREY, RGB, PALETTE, CMYK, YCBCR, LAB, ICCLAB = 0, 1, 2, 3, 5, 6, 8, 9
 _DEFLATE = 8
@@ -20,7 +19,7 @@ class Layout:
     """How the samples of a TIFF are stored."""
 
     bits: int = 8
-    order: Literal["<", ">"] = "<"
+    order: str = "<"
     planar: bool = False
     tiled: bool = False
     deflate: bool = False

@@ -1,9 +1,8 @@
-"""A connection of a worker on a transport of ours: what is answered to bytes, however they are cut."""
+"""Connections of a worker in this process: what is answered to bytes, however they are cut."""
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Iterable
-from contextlib import asynccontextmanager
+from collections.abc import Iterable
 from dataclasses import dataclass
 from io import BytesIO
 from typing import Any
@@ -26,12 +25,16 @@ class Transport(asyncio.Transport):
         self.written = b""
         self.has_ended = False
         """Whether nothing more can be written."""
+        self.too_late = b""
+        """What was written after that."""
         self.is_lost = False
         self._protocol = protocol
 
     def write(self, data: Any) -> None:
-        assert not self.has_ended, "written after the end"
-        self.written += bytes(data)
+        if self.has_ended:
+            self.too_late += bytes(data)
+        else:
+            self.written += bytes(data)
 
     def get_write_buffer_size(self) -> int:
         return 0
@@ -145,17 +148,3 @@ class Wire:
             while self.state.tasks:
                 await asyncio.sleep(0)
         await asyncio.sleep(0)
-
-
-@asynccontextmanager
-async def sockets(wire: Wire) -> AsyncIterator[Any]:
-    """A client's socket, whose other end is a connection."""
-    import socket
-
-    ours, theirs = socket.socketpair()
-    ours.setblocking(False)
-    theirs.setblocking(False)
-    loop = asyncio.get_running_loop()
-    await loop.connect_accepted_socket(wire.protocol, theirs)
-    with ours:
-        yield ours

@@ -96,6 +96,11 @@ class Model:
         """Raise Unavailable if that many more do not fit now, TooLarge if they never will."""
         self._queue.check_room(items)
 
+    @property
+    def has_room(self) -> bool:
+        """Whether one more item fits now: what `check_room` finds, without saying why."""
+        return self._queue.has_room
+
     async def infer(self, source: Source, options: Options, call: Call) -> Answer:
         """Answer one item; raises RequestError, Unavailable, DeadlinePassed or ClientGone."""
         with self._queue.place():  # a decoded image takes more memory than one that waits for it

@@ -134,6 +134,11 @@ class BatchQueue(Generic[Item, Result]):
                 self._retry_after_s(),
             )
 
+    @property
+    def has_room(self) -> bool:
+        """Whether one more item fits now."""
+        return self._taken < self.limit
+
     def place(self) -> "_Place":
         """Reserve a place for an item that is being decoded; raises Unavailable if none is free."""
         self.check_room(1)
@@ -201,6 +206,8 @@ class BatchQueue(Generic[Item, Result]):
         started: float,
         computing: "Future[Sequence[Result | Exception]]",
     ) -> None:
+        if self._computing is computing:
+            self._computing = None  # it would keep its items and results
         self._settle(batch, started, computing.result())
         self._drain(loop)
 

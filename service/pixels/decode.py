@@ -7,11 +7,12 @@ from io import BytesIO
 from PIL import Image, ImageFile
 from PIL.JpegImagePlugin import JpegImageFile
 
-from service.errors import BadInput, TooLarge, UnsupportedImage
+from service.errors import BadInput, RequestError, TooLarge, UnsupportedImage
+from service.pixels.avif import check_pictures, first_of_sequence
 from service.pixels.depth import SIXTEEN_BIT_MODES
-from service.pixels.formats import FORMATS, foreign_name, format_of, misread, why_unread
+from service.pixels.formats import FORMATS, foreign_name, format_of, kind_of, misread, why_unread
 from service.pixels.preprocess import COVERED, Floats, preprocess
-from service.pixels.repair import repaired, with_its_palette
+from service.pixels.repair import check_parts, repaired, with_its_palette, without_tail
 from service.pixels.spec import Input
 
 # A JPEG scaled while it is decoded keeps at least this many times the network's side. Twice is
@@ -43,6 +44,8 @@ def open_image(data: bytes, max_bytes: int, max_pixels: int) -> Image.Image:
         raise UnsupportedImage(f"expected an image ({', '.join(FORMATS)}), got {name}")
     try:
         image = _open(data, file_format)
+    except RequestError:
+        raise
     except Image.DecompressionBombError as error:  # Pillow's own limit, where it is the lower one
         raise TooLarge(f"expected an image of at most {max_pixels} pixels: {error}") from error
     except Exception as error:  # Pillow's plugins raise many kinds on hostile bytes
@@ -51,11 +54,21 @@ def open_image(data: bytes, max_bytes: int, max_pixels: int) -> Image.Image:
             raise UnsupportedImage(f"expected {_READ}, got {reason}") from error
         raise _broken(reason, data) from error
     check_image(image, max_pixels)
+    if file_format == "AVIF":
+        try:
+            check_pictures(data, image.width * image.height)
+        except ValueError as error:
+            raise _broken(error, data) from error
     return image
 
 
 def _open(data: bytes, file_format: str) -> Image.Image:
     """Open a file, or what is left of it without damage that does not concern its pixels."""
+    check_parts(data, file_format)
+    if file_format == "PNG":
+        data = without_tail(data)
+    elif file_format == "AVIF":
+        data = first_of_sequence(data)
     try:
         image = Image.open(BytesIO(data), formats=(file_format,))
     except Image.DecompressionBombError:
@@ -78,7 +91,7 @@ def check_image(image: Image.Image, max_pixels: int) -> None:
         )
     name = misread(image)
     if name is None and image.mode not in _MODES:
-        name = f"{image.format or 'an image'} of mode {image.mode}"
+        name = kind_of(image)
     if name is not None:
         raise UnsupportedImage(f"expected {_READ}, got {name} (not read)")
 
@@ -124,7 +137,7 @@ def unpack(image: Image.Image) -> None:
     except Exception as error:  # Pillow's plugins raise many kinds on hostile bytes
         if "unknown raw mode" in str(error):
             raise UnsupportedImage(
-                f"expected {_READ}, got {misread(image) or image.format} (not read: {error})"
+                f"expected {_READ}, got {kind_of(image)} (not read: {error})"
             ) from error
         raise BadInput(
             f"expected a whole {image.format} image, got a broken one: {error}"
@@ -137,7 +150,7 @@ def _complete(image: Image.Image, tile: ImageFile._Tile) -> None:
     """Add what Pillow leaves out of a newly unpacked image: transparency that it got wrong."""
     clear = image.info.get("transparency")
     if image.format == "PNG" and image.mode == "L" and clear is not None:
-        mask, step = _GREY_STEPS[tile.args]
+        mask, step = _GREY_STEPS[str(tile.args)]
         image.info["transparency"] = (clear & mask) * step
     elif image.format == "GIF" and clear is None and tile.extents != (0, 0, *image.size):
         image.info[COVERED] = tile.extents  # what a GIF does not draw is transparent

@@ -34,11 +34,14 @@ _FOREIGN = re.compile(
 _HEIC_BRAND = re.compile(rb"he[iv][cmsx]")
 _AVIF_BRAND = re.compile(rb"avi[fs]")
 
-# What Pillow says of a file that is whole, but not of a kind that it reads.
+# What Pillow says of a file that is whole, but not of a kind that it reads. A number is that of a
+# TIFF's compression, and the index that of a plane which it has no name for.
 _NOT_READ = re.compile(
-    r"unsupported|not supported|not yet supported|cannot handle|unknown pixel mode|unknown raw mode",
+    r"unsupported|not (?:yet )?supported|cannot handle|unknown (?:pixel|raw) mode"
+    r"|^\d+$|string index out of range",
     re.I,
 )
+_BIG_TIFF_BIG_ENDIAN = b"MM\0+"
 
 _PHOTOMETRICS = {
     0: "grey with white as zero",
@@ -54,6 +57,7 @@ _PHOTOMETRICS = {
     32803: "a camera's raw filter array",
     34892: "a camera's raw colours",
 }
+_YCBCR = 6
 _PAIRS = ("LA", "PA", "La")
 _SAMPLE_FORMATS = {2: "signed", 3: "floating point", 5: "complex", 6: "complex"}
 
@@ -67,7 +71,10 @@ def format_of(data: bytes) -> str | None:
 def foreign_name(data: bytes) -> str | None:
     """The name of a common type of image that is not read, with what to do about it, or None."""
     if _is_heic(data):
-        return "HEIC (not read; convert it to JPEG: an iPhone sends that if its camera's format is 'Most Compatible')"
+        return (
+            "HEIC (not read): convert it to JPEG, which an iPhone takes itself if its camera's "
+            "format is set to 'Most Compatible'"
+        )
     match = _FOREIGN.match(data)
     return f"{match.lastgroup.replace('_', ' ')} (not read)" if match and match.lastgroup else None
 
@@ -88,12 +95,19 @@ def why_unread(data: bytes, file_format: str) -> tuple[str, bool]:
         reason = str(error)[:120]
     else:
         reason = "its header cannot be read"
-    if file_format == "TIFF":
-        name = _tiff_name(data)
-        return (reason, False) if name is None else (f"{name} (not read: {reason})", True)
-    if _NOT_READ.search(reason):
-        return f"{file_format} (not read: {reason})", True
-    return reason, False
+    if data.startswith(_BIG_TIFF_BIG_ENDIAN):
+        return "TIFF with offsets of 64 bits in big-endian order (not read)", True
+    if not _NOT_READ.search(reason):
+        return reason, False
+    name = _tiff_name(data) if file_format == "TIFF" else None
+    return f"{name or file_format} (not read: {reason})", True
+
+
+def kind_of(image: Image.Image) -> str:
+    """What an opened image is, in words."""
+    if isinstance(image, TiffImageFile):
+        return _described(image.tag_v2)
+    return f"{image.format or 'an image'} of mode {image.mode}"
 
 
 def misread(image: Image.Image) -> str | None:
@@ -111,15 +125,17 @@ def _misread_tiff(image: TiffImageFile) -> str | None:
     tags = image.tag_v2
     if not set(tags.get(SAMPLEFORMAT, (1,))) <= {1, 4}:
         return _described(tags)
-    unused = sum(kind == 0 for kind in tags.get(EXTRASAMPLES, ()))
+    extra = tags.get(EXTRASAMPLES, ())
+    unused = 0 if any(extra) else len(extra)  # of those Pillow leaves out
     samples = tags.get(SAMPLESPERPIXEL, 1)
     if tags.get(PLANAR_CONFIGURATION, 1) == 2 and samples > 1:
         by_libtiff = image.info.get("compression") != "raw"
         read = image.mode in ("RGB", "RGBA", "CMYK") or (by_libtiff and image.mode not in _PAIRS)
         read = read and samples - unused == len(image.getbands())
+        read = read and not (extra and tags.get(PHOTOMETRIC_INTERPRETATION) == _YCBCR)
         if not by_libtiff:
             plain = set(tags[BITSPERSAMPLE]) == {8} and tags.get(FILLORDER, 1) == 1
-            read = read and plain and 1 not in tags.get(EXTRASAMPLES, ())
+            read = read and plain and 1 not in extra
         return None if read else _described(tags)
     return None
 
@@ -127,8 +143,6 @@ def _misread_tiff(image: TiffImageFile) -> str | None:
 def _tiff_name(data: bytes) -> str | None:
     """What a whole TIFF is of, by its first directory; None if that is damaged."""
     try:
-        if data.startswith(b"MM\0+"):
-            return "TIFF with offsets of 64 bits in big-endian order"
         tags = ImageFileDirectory_v2(data[:16] if data[2] == 43 else data[:8])
         file = BytesIO(data)
         file.seek(tags.next)

@@ -16,7 +16,7 @@ Floats = npt.NDArray[np.float32]
 
 # An image is brought into the network's colours in strips of rows of about so many pixels: what is
 # needed on the way is held for one strip only.
-_STRIP_PIXELS = 1 << 18
+_STRIP_PIXELS = 1 << 16
 
 # The area of a GIF's canvas that its first frame covers, where it is not all: in `Image.info`.
 COVERED = "covered"
@@ -95,30 +95,24 @@ def separate(image: Image.Image) -> tuple[Image.Image, Image.Image | None]:
     Beside the image itself it takes at most 5 bytes a pixel.
     """
     mode = "L" if image.mode in ("1", "L", "LA", *SIXTEEN_BIT_MODES) else "RGB"
-    shown = _shown(image)
-    if not image.has_transparency_data and COVERED not in image.info:
-        (colors,) = _painted(
-            image,
-            _turn(image),
-            (mode,),
-            lambda rows, top: ((shown(rows, top) if shown else rows).convert(mode),),
-        )
-        return colors, None
+    shown, turn = _shown(image), _turn(image)
+    if image.has_transparency_data or COVERED in image.info:
 
-    def paint(rows: Image.Image, top: int) -> tuple[Image.Image, Image.Image]:
-        layer = (shown(rows, top) if shown else rows).convert("RGBA")
-        return layer.convert(mode), layer.getchannel("A")
+        def paint(rows: Image.Image, top: int) -> tuple[Image.Image, Image.Image]:
+            layer = (shown(rows, top) if shown else rows).convert("RGBA")
+            return layer.convert(mode), layer.getchannel("A")
 
-    colors, alpha = _painted(image, _turn(image), (mode, "L"), paint)
-    return colors, alpha
-
-
-def upright(image: Image.Image) -> Image.Image:
-    """Apply the EXIF orientation and reduce grey of more than 8 bits to 8; nothing else."""
-    reduced, turn = reduction(image), _turn(image)
-    if reduced is not None:
-        image = reduced(image)
-    return image if turn is None else image.transpose(turn)
+        colors, alpha = _painted(image, turn, (mode, "L"), paint)
+        return colors, alpha
+    if shown is None and turn is None and image.mode == mode:
+        return image, None
+    (colors,) = _painted(
+        image,
+        turn,
+        (mode,),
+        lambda rows, top: ((shown(rows, top) if shown else rows).convert(mode),),
+    )
+    return colors, None
 
 
 def _shown(image: Image.Image) -> Callable[[Image.Image, int], Image.Image] | None:
@@ -169,8 +163,7 @@ def _painted(
     width, height = image.size
     rows = max(1, _STRIP_PIXELS // width)
     if rows >= height:
-        whole = paint(image, 0)
-        return [layer if turn is None else layer.transpose(turn) for layer in whole]
+        return [layer if turn is None else layer.transpose(turn) for layer in paint(image, 0)]
     size = (height, width) if turn in _ON_THEIR_SIDE else (width, height)
     painted = [Image.new(mode, size) for mode in modes]
     for top in range(0, height, rows):

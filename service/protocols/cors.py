@@ -13,7 +13,7 @@ ANY = "*"
 PREFLIGHT_MAX_AGE_S = 600
 _PREFLIGHT = {
     "Access-Control-Allow-Methods": "GET, POST",
-    "Access-Control-Allow-Headers": "Authorization, Content-Type, X-Request-ID, "
+    "Access-Control-Allow-Headers": "Authorization, Content-Encoding, Content-Type, X-Request-ID, "
     "X-Request-Timeout-Ms",
     "Access-Control-Max-Age": str(PREFLIGHT_MAX_AGE_S),
 }

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
-from PIL import Image
+from PIL import AvifImagePlugin, Image
 
 from service.artifacts.files import find_artifacts
 from service.artifacts.manifest import Manifest
@@ -55,6 +55,8 @@ class App:
         load_plugins(settings.plugins)
         # Pillow's own limit is lower than what a setting may allow; decode checks first.
         Image.MAX_IMAGE_PIXELS = None
+        # By default it takes as many threads, and their memory, as the machine has cores.
+        AvifImagePlugin.DEFAULT_MAX_THREADS = 1
         folder = None if worker is None else settings.metrics_dir
         state = None if folder is None else WorkerState(folder)
         if settings.device != "cpu" and worker is not None:
@@ -77,7 +79,7 @@ class App:
             self._scraper,
             lambda: self.drain.is_on,
             bentoml_schema,
-            self.memory.bodies,
+            self.memory.share_of_body,
         )
         rate_per_s = settings.rate_limit_per_s
         self.dispatcher = Dispatcher(context, RateLimit(rate_per_s, folder) if rate_per_s else None)

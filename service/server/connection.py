@@ -1,8 +1,8 @@
 """One HTTP connection of a worker: uvicorn's, with a fast path for an image in one piece.
 
 Most requests with an image arrive whole, in one read. The fast path answers them without an ASGI
-cycle, which would take a tenth of their time. It refuses them when their head has arrived, so that
-under overload a refusal costs a fifth of an answer.
+cycle, which would take a tenth of their time. Where the model is full it refuses them when their
+head has arrived, and makes no asyncio task.
 """
 
 import asyncio
@@ -57,7 +57,7 @@ class Connection(Framing):
         self._on_close()
 
     def on_headers_complete(self) -> None:
-        """Admit a request with an image, and wait for its body; begin to answer any other."""
+        """Wait for the body of a request with an image, or refuse it; begin to answer any other."""
         super().on_headers_complete()
         match = self._fast_match()
         if match is None:
@@ -65,11 +65,7 @@ class Connection(Framing):
             return
         exchange = _Exchange(self._keeps_alive)
         request = self._request(exchange)
-        try:
-            self._dispatcher.admit(request, match)
-        except VitrineError as error:
-            self._refuse_unread(error, request, exchange)
-        else:
+        if self._dispatcher.has_room(match) or not self._is_refused(match, request, exchange):
             self._held = match, request, exchange
 
     def on_body(self, body: bytes) -> None:
@@ -89,6 +85,8 @@ class Connection(Framing):
             return
         match, request, exchange = self._held
         self._held, self._in_body = None, False
+        if self._is_refused(match, request, exchange):
+            return
         self.cycle = self._running = exchange  # type: ignore[assignment]
         task = self.loop.create_task(self._answer(match, request, exchange))
         self.tasks.add(task)
@@ -128,17 +126,26 @@ class Connection(Framing):
         if body:
             super().on_body(body)
 
-    def _refuse_unread(self, error: VitrineError, request: Request, exchange: "_Exchange") -> None:
-        """Answer before the body is read; a long one is not read at all."""
-        response = self._dispatcher.refuse(request, error)
-        ends = response.closes_connection or not exchange.keep_alive or is_long(request.headers)
+    def _is_refused(self, match: Match, request: Request, exchange: "_Exchange") -> bool:
+        """Refuse a request that is not admitted; a long body that has not come is not read."""
+        try:
+            self._dispatcher.admit(request, match)
+        except VitrineError as error:
+            response = self._dispatcher.refuse(request, error)
+        else:
+            return False
+        ends = response.closes_connection or not exchange.keep_alive
+        if self._in_body:
+            ends = ends or is_long(request.headers)
+            self._ends = self._lingers = ends
         self._write(response, request, ends=ends)
         exchange.response_complete = True
         self.cycle = self._running = exchange  # type: ignore[assignment]
         self._conclude(request, response.status)
-        if ends:
-            self._ends = self._lingers = True
+        if ends and not self._in_body:
+            self.transport.close()
         self.on_response_complete()
+        return True
 
     async def _answer(self, match: Match, request: Request, exchange: "_Exchange") -> None:
         status = 500
@@ -172,12 +179,13 @@ class Connection(Framing):
 class _Exchange:
     """A whole request and its answer, with the attributes of a cycle that uvicorn reads."""
 
-    __slots__ = ("body", "disconnected", "keep_alive", "message_event", "response_complete")
+    __slots__ = ("body", "disconnected", "keep_alive", "response_complete")
+
+    message_event = asyncio.Event()  # uvicorn sets it when the client has gone; nobody waits for it
 
     def __init__(self, keep_alive: bool) -> None:
         self.body = b""
         self.keep_alive = keep_alive
-        self.message_event = asyncio.Event()  # uvicorn sets it when the client has gone
         self.disconnected = False
         self.response_complete = False
 

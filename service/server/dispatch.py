@@ -13,7 +13,7 @@ from service.protocols.cors import Cors
 from service.protocols.rates import RateLimit
 from service.protocols.request import Request
 from service.protocols.response import Response, error_response
-from service.protocols.route import Context, Match, Route, Router
+from service.protocols.route import Context, Match, Router
 from service.protocols.tokens import Tokens
 from service.telemetry.log import log_call, unexpected_error
 from service.telemetry.metrics import UNKNOWN_MODEL
@@ -60,9 +60,8 @@ class Dispatcher:
     def admit(self, request: Request, match: Match | None = None) -> Match:
         """The route of a request, checked as far as is possible before the body is read.
 
-        To be called once: the rate of its token counts it. `match` is its route where that is
-        known already. Raises Unauthorized, Forbidden, TooManyRequests, UnknownRoute, WrongMethod,
-        UnknownModel or Unavailable.
+        `match` is its route where that is known already. Raises Unauthorized, Forbidden,
+        UnknownRoute, WrongMethod, UnknownModel or Unavailable.
         """
         call = request.call
         match = match or self._find(request)
@@ -71,18 +70,20 @@ class Dispatcher:
         if self._needs_certificate and not route.is_health:
             call.token = _certified(request)
         if self._tokens is not None and route.scope is not None:
-            self._check_token(request, route, route.scope, self._tokens)
+            request.token = self._tokens.identify(request.raw_headers)
+            call.token = request.token.name
+            request.token.check_scope(route.scope)
         if route.is_inference and "name" in params:
             registry = self._context.registry
             registry.select(params["name"], params.get("version"), call).check_room(1)
         return match
 
-    def _check_token(self, request: Request, route: Route, scope: str, tokens: Tokens) -> None:
-        token = tokens.identify(request.raw_headers)
-        request.call.token = token.name
-        token.check_scope(scope)
-        if route.is_inference and self._rate is not None:
-            self._rate.take(token, time.monotonic())
+    def has_room(self, match: Match) -> bool:
+        """Whether the model that a path names takes another image now."""
+        name = match.params.get("name")
+        if name is None:
+            return True
+        return self._context.registry.find(name, match.params.get("version")).has_room
 
     def _find(self, request: Request) -> Match:
         request.call.protocol = "page"
@@ -97,11 +98,16 @@ class Dispatcher:
             raise
 
     async def answer(self, match: Match, request: Request) -> Response:
-        """The handler's response; every error becomes its HTTP status and `{"error": …}` here."""
+        """The handler's response; every error becomes its HTTP status and `{"error": …}` here.
+
+        The rate of a token counts a request here, not in `admit`, which may be called again.
+        """
         timeout_s: float | None = None
         try:
             if match.route.is_inference:
-                request.memory = self._context.bodies
+                if self._rate is not None and request.token is not None:
+                    self._rate.take(request.token, time.monotonic())
+                request.share_of_body = self._context.share_of_body
                 timeout_s = request.set_timeout(self._context.settings.request_timeout_s)
             async with asyncio.timeout(timeout_s):
                 response = await match.route.handler(self._context, request, match.params)

@@ -199,7 +199,10 @@ class Ending(HttpToolsProtocol):
     def _linger(self) -> None:
         self._unset_keepalive_if_required()
         self.flow.resume_reading()
-        Linger(self, self.transport)
+        if self._in_body or self.transport.can_write_eof():
+            Linger(self, self.transport)
+        else:  # TLS, which says of itself that this is the end
+            self.transport.close()
 
     def _write(self, response: Response, request: Request, *, ends: bool = False) -> None:
         """Send a whole answer; it `ends` the connection where the client wants that."""

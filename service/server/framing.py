@@ -100,6 +100,13 @@ class Framing(Ending):
         else:  # perhaps it is we who have not read on
             self._wait(self._timeout_s, self._on_slow_head)
 
+    def timeout_keep_alive_handler(self) -> None:
+        """Close, or say that a head began to arrive while another request was answered."""
+        if self._in_head:
+            self._on_slow_head()
+        else:
+            super().timeout_keep_alive_handler()
+
     def on_message_begin(self) -> None:
         """A head begins."""
         self._unset_keepalive_if_required()

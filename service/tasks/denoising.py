@@ -13,7 +13,7 @@ from service.engines.engine import Tensors
 from service.errors import BadInput, TooLarge
 from service.part import Part
 from service.pixels.decode import unpack
-from service.pixels.preprocess import Floats, scale, to_pixels, upright
+from service.pixels.preprocess import Floats, scale, separate, to_pixels
 from service.pixels.spec import Input, KeepSize, Scale, Tiling
 from service.pixels.tiles import predict_tiled
 from service.tasks.task import (
@@ -29,9 +29,9 @@ from service.tasks.task import (
 
 MIN_SIDE = 8
 PNG = "image/png"
-# Four planes that come in, three that go out; a PNG of noise is as large as its pixels, and is
-# copied once.
-_ITEM_BYTES_A_PIXEL = 4 + 3 + 4 + 4
+# Four planes that come in, three that go out; Pillow's image of them; a PNG of noise is as large as
+# its pixels, and is copied once.
+_ITEM_BYTES_A_PIXEL = 4 + 3 + 4 + 4 + 4
 
 
 class DenoisingSpec(TaskSpec):
@@ -167,14 +167,8 @@ def check_size(image: Image.Image, max_pixels: int) -> None:
 def split(image: Image.Image) -> Planes:
     """An opened image -> its colours, grey or red, green and blue, and its alpha."""
     unpack(image)
-    image = upright(image)
-    colors = "L" if image.mode in ("1", "L", "LA") else "RGB"
-    alpha = None
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        alpha = image.getchannel("A")
-    image = image.convert(colors)
-    pixels = np.asarray(image).reshape(image.height, image.width, -1)
+    colors, alpha = separate(image)
+    pixels = np.asarray(colors).reshape(colors.height, colors.width, -1)
     return Planes(scale(np.moveaxis(pixels, 2, 0)[..., np.newaxis], Scale()), alpha)
 
 

@@ -109,6 +109,7 @@ def configure_logging(log_format: str) -> None:
         logging.getLogger(name).handlers.clear()
         logging.getLogger(name).propagate = True
     logger.setLevel(logging.INFO)
+    logging.getLogger("uvicorn.error").setLevel(logging.ERROR)  # the answer says it: a 400, a 501
     warnings.showwarning = _log_warning  # type: ignore[assignment]  # `_` for two arguments
     sys.excepthook = _log_uncaught
     threading.excepthook = lambda raised: _log_uncaught(

@@ -23,6 +23,7 @@ SECRETS = {
     "vitrine-api-tokens": {"tokens"},
     "vitrine-metrics-token": {"token"},
     "vitrine-load-test-token": {"token"},
+    "vitrine-tls": {"tls.crt", "tls.key", "ca.crt"},
 }
 
 

@@ -9,7 +9,7 @@ import yaml
 from service.errors import Unauthorized
 from service.protocols.tokens import read_tokens
 from tests.k8s import policies, relations
-from tests.k8s.manifests import K8S, Manifests, named, render_text
+from tests.k8s.manifests import K8S, Manifests, environment, named, render_text
 from tests.k8s.routing import backends
 from tests.k8s.validation import VERSIONS, validate
 from tests.programs import program
@@ -90,6 +90,21 @@ def test_scaling_to_zero_has_a_trigger_outside_of_the_pods(tmp_path: Path) -> No
     assert relations.scale_targets_exist(manifests) == []
     queries = [trigger["metadata"].get("query", "vitrine_") for trigger in spec["triggers"]]
     assert any("vitrine_" not in query for query in queries)
+
+
+def test_signed_models_are_verified_before_the_pod_serves_them(tmp_path: Path) -> None:
+    manifests = render_text(overlay("Signed models"), tmp_path)
+    pod = named(manifests, "Deployment/vitrine")["spec"]["template"]["spec"]
+    [verify] = pod["initContainers"]
+    models, _, key, *_ = verify["args"]
+    assert environment(pod["containers"][0], manifests)["VITRINE_MODELS_DIR"] == models
+    mounted = {mount["name"]: mount["mountPath"] for mount in verify["volumeMounts"]}
+    assert mounted["models"] == models
+    [file] = named(manifests, "ConfigMap/vitrine-signing-key")["data"]
+    assert key == f"{mounted['signing-key']}/{file}"
+    assert all(mount.get("readOnly") for mount in verify["volumeMounts"] if mount["name"] != "tmp")
+    for policy in (policies.has_no_privileges, policies.root_is_read_only):
+        assert policy(manifests) == []
 
 
 def test_tokens_of_the_secrets_are_what_the_service_reads(tmp_path: Path) -> None:

@@ -164,6 +164,13 @@ TABLE = [
         for method in ("GET", "POST")
         for path in ("/nope", "/v1", "/v1/models/", "/classify/", "/livez/x", f"{PREDICT}/x")
     ),
+    # A name never becomes a path.
+    Row("POST", "/classify", 404, error="'../fashion-mnist'", sent=form(model="../fashion-mnist")),
+    *(
+        Row(method, f"/v1/models/{name}{action}", 404, error="no route|unknown model")
+        for name in ("%2e%2e", "..%2f..%2fetc%2fpasswd", "fashion-mnist%2f..%2fdenoiser", "%00")
+        for method, action in (("GET", ""), ("POST", ":predict"))
+    ),
     Row("GET", "/static_content/nope.js", 404, error="no file 'nope.js'"),
     # BentoML's own routes.
     *(
@@ -240,7 +247,8 @@ def test_request_is_answered_as_the_contract_says(client: httpx.Client, row: Row
     answer = client.request(row.method, row.path, **{**row.sent, "headers": headers})
     assert answer.status_code == row.status, answer.text
     assert answer.headers.get_list("x-request-id") == ["mine"]
-    assert answer.headers.get("connection") != "close"
+    if row.status != 413:  # before a long body that nobody reads the connection ends
+        assert answer.headers.get("connection") != "close"
     assert answer.headers["x-content-type-options"] == "nosniff"
     kept = "max-age=3600" if "/static_content/swagger" in row.path else "no-store"
     assert answer.headers.get_list("cache-control") == [kept]
@@ -273,9 +281,10 @@ def test_answers_of_both_servers_are_the_same(server: Server, bentoml_server: Se
 
 @pytest.mark.parametrize("path", ["/nope", "/classify"])
 def test_websocket_is_not_taken(asked: Server, path: str) -> None:
-    # Ours ignores the wish; under BentoML uvicorn closes the connection after the denial.
+    # Ours ignores the wish. Under BentoML the connection ends: with 404 where uvicorn finds a
+    # library for WebSockets, else with 501.
     answer = httpx.get(f"{asked.url}{path}", headers=UPGRADE)
-    assert answer.status_code in (404, 405)
+    assert answer.status_code in (404, 405, 501)
     assert list(answer.json()) == ["error"]
 
 

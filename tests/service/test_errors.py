@@ -23,10 +23,13 @@ CONTRACT = {
     "UnknownModel": 404,
     "UnknownRoute": 404,
     "WrongMethod": 405,
+    "TooSlow": 408,
     "TooLarge": 413,
     "UnsupportedImage": 415,
     "UnsupportedCoding": 415,
     "TooManyRequests": 429,
+    "HeadTooLarge": 431,
+    "NotSupported": 501,
     "Unavailable": 503,
     "DeadlinePassed": 504,
 }

@@ -162,3 +162,8 @@ def test_image_and_form_may_be_compressed(client: httpx.Client, coding: str) -> 
     headers = {"Content-Type": form.headers["content-type"]} | encoding
     answer = client.post("/classify", content=pack(form.read()), headers=headers)
     assert answer.json()["label"] == "Trouser"
+
+
+@pytest.mark.parametrize("size", [65535, 65536, 65537, 65790, 131072, 131300, 200_000])
+def test_what_zlib_holds_back_comes_too(size: int) -> None:
+    assert read_body("deflate", raw_deflate(bytes(size))) == bytes(size)

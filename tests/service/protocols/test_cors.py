@@ -52,7 +52,7 @@ def test_preflight_names_what_a_page_may_send(origins: list[str]) -> None:
     assert answer.headers == {
         "Access-Control-Allow-Methods": "GET, POST",
         "Access-Control-Allow-Headers": (
-            "Authorization, Content-Type, X-Request-ID, X-Request-Timeout-Ms"
+            "Authorization, Content-Encoding, Content-Type, X-Request-ID, X-Request-Timeout-Ms"
         ),
         "Access-Control-Max-Age": "600",
     }

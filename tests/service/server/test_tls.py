@@ -84,7 +84,7 @@ def settings(known: dict[str, Path]) -> Settings:
 # The files.
 
 
-def test_connections_are_of_tls_1_2_at_least_and_of_http_1_1(files: Files) -> None:
+def test_connections_are_of_tls_1_2_at_least(files: Files) -> None:
     context = make_context(settings(files.settings()))
     assert context is not None
     assert context.minimum_version == ssl.TLSVersion.TLSv1_2
@@ -219,6 +219,13 @@ def test_log_says_https(mutual: Server) -> None:
     assert line.startswith("Listening on https://")
 
 
+def test_client_that_offers_http_2_gets_http_1_1(mutual: Server, ca: trustme.CA) -> None:
+    who = trust(ca)
+    who.set_alpn_protocols(["h2", "http/1.1"])
+    with connected(mutual) as plain, who.wrap_socket(plain, server_hostname=HOST) as talking:
+        assert talking.selected_alpn_protocol() == "http/1.1"
+
+
 @pytest.mark.parametrize("path", ["/livez", "/healthz", "/readyz"])
 def test_health_needs_no_certificate(mutual: Server, ca: trustme.CA, path: str) -> None:
     assert ask(mutual, path, trust(ca)).status_code == httpx.codes.OK
@@ -314,6 +321,35 @@ def test_handshake_that_does_not_go_on_holds_nobody_up(mutual: Server, ca: trust
             stack.enter_context(connected(mutual)).sendall(b"\x16\x03\x01\x02\x00")
         for _ in range(4):
             assert ask(mutual, PREDICT, identity(ca, ca, NAME)).status_code == httpx.codes.OK
+
+
+@pytest.mark.parametrize("ends", ["closes", "sends on"])
+def test_answer_before_the_body_is_read_and_its_connection_ends(
+    mutual: Server, ca: trustme.CA, ends: str
+) -> None:
+    head = f"POST {PREDICT} HTTP/1.1\r\nHost: x\r\nContent-Length: 20000000\r\n\r\n"
+    who = identity(ca, ca, NAME)
+    with connected(mutual) as plain, who.wrap_socket(plain, server_hostname=HOST) as talking:
+        talking.sendall(head.encode())
+        assert talking.recv(65536).startswith(b"HTTP/1.1 413 ")
+        with contextlib.suppress(OSError):
+            if ends == "sends on":
+                talking.sendall(bytes(17_000_000))
+                while talking.recv(65536):
+                    pass
+    assert all(line["level"] == "info" for line in mutual.log_lines())
+
+
+def test_client_that_does_not_read_its_end_of_the_session_harms_nobody(
+    mutual: Server, ca: trustme.CA
+) -> None:
+    who = identity(ca, ca, NAME)
+    with connected(mutual) as plain, who.wrap_socket(plain, server_hostname=HOST) as talking:
+        talking.sendall(b"GET /v1/models HTTP/1.1\r\nHost: x\r\n\r\n" * 50)
+        plain_end = talking.detach()
+        socket.close(plain_end)
+    assert ask(mutual, PREDICT, who).status_code == httpx.codes.OK
+    assert all(line["level"] == "info" for line in mutual.log_lines())
 
 
 @contextlib.contextmanager
