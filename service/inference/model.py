@@ -13,12 +13,14 @@ from service.artifacts.files import Artifact
 from service.call import Call
 from service.engines.engine import Engine, Tensors
 from service.errors import ArtifactError, BadInput, RequestError
+from service.inference.admission import Place
+from service.inference.job import Job
 from service.inference.queue import BatchQueue
 from service.inference.warmup import fastest_s, powers_of_two
 from service.pixels.decode import check_image, detach
 from service.pixels.preprocess import Floats
 from service.settings import Settings
-from service.tasks.task import JSON, Answer, ImageLimits, Options, Task
+from service.tasks.task import JSON, Answer, ImageLimits, Options, PiecewiseTask, Task
 from service.telemetry.metrics import STAGES, Metrics
 
 Source: TypeAlias = bytes | Image.Image | Mapping[str, Floats]
@@ -46,6 +48,9 @@ class Model:
         self.task = task
         self.identity = (self.manifest.name, self.manifest.version, task.name)
         self.engine = engine
+        self._piecewise = task if isinstance(task, PiecewiseTask) else None
+        self._work_s = 0.0
+        """Measured seconds of one unit of a piecewise task's work."""
         self._artifact = artifact
         self._settings = settings
         version = (self.manifest.name, self.manifest.version)
@@ -54,9 +59,11 @@ class Model:
             self._compute,
             max_batch_size=self._max_batch_size() if task.batches else 1,
             limit=settings.queue_limit,
+            timeout_s=settings.request_timeout_s,
             depth=metrics.queue_depth[version],
             batch_sizes=metrics.batch_size[version],
         )
+        self._admission = self._queue.admission
         self._sizes = powers_of_two(self._queue.max_batch_size)
         self._stage_seconds = {stage: metrics.stage_seconds[*version, stage] for stage in STAGES}
         self._engine_failing = metrics.engine_failing[version]
@@ -75,7 +82,7 @@ class Model:
         sample = self.manifest.sample
         try:
             item = self.task.from_image(self._shipped(sample.file), self._settings)
-            (output,) = self._compute([item])
+            (output,) = self.task.compute([item], self._run)
             self.task.check_sample(output, sample.expected, self._shipped)
         except (RequestError, ValueError) as error:
             where = f"{self._artifact.folder}: sample {sample.file} on {self.engine.name}"
@@ -85,24 +92,28 @@ class Model:
         """Compute a batch of every size that will be used, and plan batches by their times.
 
         The largest comes first, so that buffers have grown when the others are timed. Where items
-        differ in size there is nothing to plan: each is computed by itself, in the thread.
+        differ in size there is nothing to plan: each is computed by itself, in the thread. There
+        the last one is timed, which is of the largest size that the engine gets.
         """
         items = self.task.blank_items()
-        if not self.task.batches:
-            self._compute(items)
+        if self._piecewise is not None:
+            self.task.compute(items, self._run)
+            seconds = fastest_s(lambda last: self.task.compute(last, self._run), items[-1:])
+            self._work_s = seconds / self._piecewise.work(items[-1])
             return
         sizes = reversed(self._sizes)
         self._queue.plan_by({size: fastest_s(self._compute, [*items] * size) for size in sizes})
 
     def check_room(self, items: int) -> None:
         """Raise Unavailable if that many more do not fit now, TooLarge if they never will."""
-        self._queue.check_room(items)
+        self._admission.check_room(items)
 
     async def infer(self, source: Source, options: Options, call: Call) -> Answer:
         """Answer one item; raises RequestError, Unavailable, DeadlinePassed or ClientGone."""
-        with self._queue.place():  # a decoded image takes more memory than one that waits for it
+        # A decoded image takes more memory than one that waits for it.
+        with self._admission.place(call) as place:
             started = time.perf_counter()
-            item = await self._decode(source)
+            item = await self._decode(source, place)
             self._observe("decode", started, time.perf_counter() - started, call)
         output = await self._predict(item, call)
         started = time.perf_counter()
@@ -119,7 +130,7 @@ class Model:
         """End the queue's thread."""
         self._queue.close()
 
-    async def _decode(self, source: Source) -> Any:
+    async def _decode(self, source: Source, place: Place) -> Any:
         if isinstance(source, bytes):
             image, decode = self.task.open(source, self._settings), self.task.from_image
             if "progressive" in image.info:
@@ -128,9 +139,14 @@ class Model:
             check_image(source, self._settings.max_image_pixels)
             image, decode = source, self._from_opened
         elif isinstance(source, Mapping):
-            return self.task.from_tensors(source)
+            item = self.task.from_tensors(source, self._settings)
+            if self._piecewise is not None:
+                place.expect(self._piecewise.work(item) * self._work_s)
+            return item
         else:
             raise BadInput(f"expected bytes, a PIL image or tensors, got {type(source).__name__}")
+        if self._piecewise is not None:
+            place.expect(self._piecewise.expected_work(image) * self._work_s)
         if image.width * image.height <= INLINE_PIXELS:
             return decode(image, self._settings)
         return await asyncio.to_thread(decode, image, self._settings)
@@ -148,7 +164,11 @@ class Model:
 
     async def _predict(self, item: Any, call: Call) -> Any:
         started = time.perf_counter()
-        timed = await self._queue.submit(item, call)
+        if self._piecewise is None:
+            timed = await self._queue.submit(item, call)
+        else:
+            cost_s = self._piecewise.work(item) * self._work_s
+            timed = await self._queue.submit(Job(self._piecewise, item), call, cost_s)
         self._observe("queue", started, timed.queue_s, call)
         self._observe("predict", started + timed.queue_s, timed.predict_s, call)
         call.items += 1
@@ -160,6 +180,8 @@ class Model:
         call.stages.append((stage, started, seconds))
 
     def _compute(self, items: Sequence[Any]) -> Sequence[Any]:
+        if self._piecewise is not None:
+            return [job.advance(self._run) for job in items]
         return self.task.compute(items, self._run)
 
     def _run(self, batch: Tensors) -> Mapping[str, Floats]:
