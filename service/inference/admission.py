@@ -6,7 +6,7 @@ from typing import Self
 
 from service.errors import TooLarge, Unavailable
 from service.inference.entry import Waiting
-from service.inference.work import Work
+from service.inference.work import SHORT_S, Work
 
 MAX_RETRY_AFTER_S = 60
 _NOTHING_S = 1e-9  # sums of seconds are not exact
@@ -39,15 +39,17 @@ class Admission:
         self._backlog_since = now
         self._done_since = 0
 
-    def computed(self, count: int) -> None:
-        """So many items are done."""
-        self._done_since += count
+    def computed(self, count: int, predicted_s: float, actual_s: float) -> None:
+        """So many items are done, together in so many seconds.
 
-    def learn(self, predicted_s: float, actual_s: float) -> None:
-        """Correct the predictions by what a batch took."""
-        self.work.learn(predicted_s, actual_s)
+        A small item of its own size teaches nothing: the call costs more than its pixels.
+        """
+        self._done_since += count
         if self._item_s:
+            self.work.learn(predicted_s, actual_s)
             self._limit_room()
+        elif predicted_s > SHORT_S:
+            self.work.learn(predicted_s, actual_s)
 
     def _limit_room(self) -> None:
         """As many of the limit as are computed in the time that a request has."""

@@ -98,11 +98,15 @@ class Model:
         items = self.task.blank_items()
         if self._piecewise is not None:
             self.task.compute(items, self._run)
-            seconds = fastest_s(lambda last: self.task.compute(last, self._run), items[-1:])
-            self._work_s = seconds / self._piecewise.work(items[-1])
+            self._work_s = self._measured_work_s(self._piecewise, items[-1])
             return
         sizes = reversed(self._sizes)
         self._queue.plan_by({size: fastest_s(self._compute, [*items] * size) for size in sizes})
+
+    def _measured_work_s(self, task: PiecewiseTask[Any, Any], item: Any) -> float:
+        """Seconds of one unit of work; the fastest run, because other workers start meanwhile."""
+        runs = (fastest_s(lambda batch: task.compute(batch, self._run), [item]) for _ in range(3))
+        return min(runs) / task.work(item)
 
     def check_room(self, items: int) -> None:
         """Raise Unavailable if that many more do not fit now, TooLarge if they never will."""

@@ -15,7 +15,6 @@ from service.inference.entry import Entry, Item, Result, Timed, Waiting
 from service.inference.job import UNFINISHED
 from service.inference.line import Line
 from service.inference.plan import batch_seconds, plan
-from service.inference.work import SHORT_S
 
 # Whether the client is still connected is checked only for items that waited longer than this.
 GONE_CHECK_AFTER_S = 0.001
@@ -161,11 +160,12 @@ class BatchQueue(Generic[Item, Result]):
         if outcomes[0] is UNFINISHED:
             self._put_back(batch[0], batch_s)
             return
-        self.admission.computed(len(batch))
-        self.admission.learn(self._predicted_s(batch), batch[0].predict_s + batch_s)
+        predicted_s = self._batch_s[len(batch)] or batch[0].cost_s
+        self.admission.computed(len(batch), predicted_s, batch[0].predict_s + batch_s)
         self._batch_sizes.observe(len(batch))
+        # Of several items each costs the same.
+        self.admission.work.done(batch[0].cost_s, len(batch) * batch[0].left_s)
         for entry, outcome in zip(batch, outcomes, strict=True):
-            self._drop(entry)
             if entry.answer.done():  # cancelled meanwhile
                 continue
             if isinstance(outcome, Exception):
@@ -174,11 +174,6 @@ class BatchQueue(Generic[Item, Result]):
                 predict_s = entry.predict_s + batch_s
                 waited_s = now - entry.queued_at - predict_s
                 entry.answer.set_result(Timed(outcome, waited_s, predict_s, len(batch)))
-
-    def _predicted_s(self, batch: "list[Entry[Item, Result]]") -> float:
-        """Of a whole batch; 0 where that says nothing: a call costs more than a small item."""
-        cost_s = batch[0].cost_s if batch[0].cost_s > SHORT_S else 0.0
-        return self._batch_s[len(batch)] or cost_s
 
     def _put_back(self, entry: "Entry[Item, Result]", piece_s: float) -> None:
         """Let an item wait for its next turn."""

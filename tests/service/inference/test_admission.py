@@ -82,7 +82,7 @@ def test_slower_computations_are_reckoned_with() -> None:
         made.work.add(4.0)
     assert retry_after_s(made, 4.0, deadline=30) is None
     for _ in range(50):
-        made.learn(1.0, 1.5)
+        made.computed(1, 1.0, 1.5)
     assert retry_after_s(made, 4.0, deadline=30) == 12
 
 
@@ -120,7 +120,7 @@ def test_fewer_may_wait_where_computations_are_slow() -> None:
     made.waiting = 60
     made.check_room(1)
     for _ in range(50):
-        made.learn(1.0, 2.0)
+        made.computed(1, 1.0, 2.0)
     with pytest.raises(Unavailable, match="at most 50 waiting"):
         made.check_room(1)
 
@@ -128,3 +128,12 @@ def test_fewer_may_wait_where_computations_are_slow() -> None:
 def test_more_than_may_ever_wait_are_too_many() -> None:
     with pytest.raises(TooLarge, match="at most 100 images at once, got 101"):
         admission().check_room(101)
+
+
+def test_small_item_teaches_nothing_where_items_differ_in_size() -> None:
+    made = admission()
+    made.computed(1, SHORT_S, 1.0)
+    assert made.work.slowdown == 1
+    alike = admission(item_s=SHORT_S)
+    alike.computed(1, SHORT_S, 1.0)
+    assert alike.work.slowdown > 1
