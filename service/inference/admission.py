@@ -24,14 +24,18 @@ class Admission:
         """Items that are being decoded."""
         self._name = name
         self._timeout_s = timeout_s
-        self._item_s = 0.0
+        self.item_s = 0.0
+        """Predicted seconds of each item where all take the same."""
         self._room = limit
         self._backlog_since = 0.0
         self._done_since = 0
 
     def expect_each(self, item_s: float) -> None:
-        """Every item takes so many seconds; 0 where each says what it takes."""
-        self._item_s = item_s
+        """Every item takes so many seconds; 0 where each says what it takes.
+
+        Where a full queue is no wait to speak of, none of that is looked at: it would cost more.
+        """
+        self.item_s = item_s if item_s * self.limit > SHORT_S else 0.0
         self._limit_room()
 
     def begin(self, now: float) -> None:
@@ -45,7 +49,7 @@ class Admission:
         A small item of its own size teaches nothing: the call costs more than its pixels.
         """
         self._done_since += count
-        if self._item_s:
+        if self.item_s:
             self.work.learn(predicted_s, actual_s)
             self._limit_room()
         elif predicted_s > SHORT_S:
@@ -53,7 +57,7 @@ class Admission:
 
     def _limit_room(self) -> None:
         """As many of the limit as are computed in the time that a request has."""
-        each_s = self._item_s * self.work.slowdown
+        each_s = self.item_s * self.work.slowdown
         is_full_too_late = each_s * self.limit > self._timeout_s
         self._room = max(1, int(self._timeout_s / each_s)) if is_full_too_late else self.limit
 
@@ -74,7 +78,7 @@ class Admission:
 
         Where nothing is before it, it may try: its own time is only a prediction.
         """
-        decoding_s = self.reserved * self._item_s * self.work.slowdown
+        decoding_s = self.reserved * self.item_s * self.work.slowdown
         ahead_s = self.work.ahead_s(cost_s) + decoding_s
         if ahead_s <= _NOTHING_S:
             return
@@ -90,8 +94,8 @@ class Admission:
     def place(self, request: Waiting) -> "Place":
         """Reserve a place for an item that is being decoded; raises Unavailable if none is free."""
         self.check_room(1)
-        if self._item_s:
-            self.check_time(self._item_s, request)
+        if self.item_s:
+            self.check_time(self.item_s, request)
         return Place(self, request)
 
     def _until_half_are_done_s(self) -> int:

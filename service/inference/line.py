@@ -27,23 +27,26 @@ class Line(Generic[Entry]):
         self._short: deque[Entry] = deque()
         self._long: deque[Entry] = deque()
         self._is_turn_of_long = False
-
-    def __len__(self) -> int:
-        return len(self._short) + len(self._long)
+        self.length = 0
 
     def append(self, entry: Entry) -> None:
         """A new item."""
+        self.length += 1
         self._of(entry).append(entry)
 
     def put_back(self, entry: Entry) -> None:
         """An item that was begun and is not finished."""
+        self.length += 1
         self._of(entry).appendleft(entry)
 
     def pop(self) -> Entry:
-        """The next item; raises IndexError where none waits."""
-        is_long = bool(self._long) and (self._is_turn_of_long or not self._short)
-        self._is_turn_of_long = not is_long
-        return (self._long if is_long else self._short).popleft()
+        """The next item; there has to be one."""
+        self.length -= 1
+        if self._long and (self._is_turn_of_long or not self._short):
+            self._is_turn_of_long = False
+            return self._long.popleft()
+        self._is_turn_of_long = True
+        return self._short.popleft()
 
     def remove(self, entry: Entry) -> bool:
         """Whether an item was there, and is not any more."""
@@ -51,10 +54,12 @@ class Line(Generic[Entry]):
         if entry not in line:
             return False
         line.remove(entry)
+        self.length -= 1
         return True
 
     def clear(self) -> None:
         """Forget them all."""
+        self.length = 0
         self._short.clear()
         self._long.clear()
 

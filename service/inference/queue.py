@@ -75,8 +75,7 @@ class BatchQueue(Generic[Item, Result]):
         self._plans = [(0, False), *(plan(waiting, batch_s) for waiting in sizes)]
         self._batch_s = [0.0, *(batch_seconds(size, batch_s) for size in sizes)]
         size, _ = self._plans[self.max_batch_size]
-        self._item_s = self._batch_s[size] / size
-        self.admission.expect_each(self._item_s)
+        self.admission.expect_each(self._batch_s[size] / size)
 
     async def submit(
         self, item: Item, request: Waiting, cost_s: float | None = None
@@ -90,12 +89,13 @@ class BatchQueue(Generic[Item, Result]):
         self.admission.check_room(1)
         loop = asyncio.get_running_loop()
         now = time.perf_counter()
-        cost_s = self._item_s if cost_s is None else cost_s
+        cost_s = self.admission.item_s if cost_s is None else cost_s
         entry: Entry[Item, Result] = Entry(
             item, request, loop.create_future(), now, cost_s, left_s=cost_s
         )
         self._line.append(entry)
-        self.admission.work.add(cost_s)
+        if cost_s:
+            self.admission.work.add(cost_s)
         self._note_depth()
         if self._loop is None:
             self._loop = loop
@@ -118,12 +118,12 @@ class BatchQueue(Generic[Item, Result]):
             self.admission.work.clear()
 
     def _note_depth(self) -> None:
-        self.admission.waiting = len(self._line)
+        self.admission.waiting = self._line.length
         self._depth.set(self.admission.waiting)
 
     def _drain(self, loop: asyncio.AbstractEventLoop) -> None:
         """Compute one batch after the other until no item waits."""
-        size, inline = self._plans[min(len(self._line), self.max_batch_size)]
+        size, inline = self._plans[min(self._line.length, self.max_batch_size)]
         batch = self._take(size)
         if not batch:
             self._loop = None
@@ -163,8 +163,8 @@ class BatchQueue(Generic[Item, Result]):
         predicted_s = self._batch_s[len(batch)] or batch[0].cost_s
         self.admission.computed(len(batch), predicted_s, batch[0].predict_s + batch_s)
         self._batch_sizes.observe(len(batch))
-        # Of several items each costs the same.
-        self.admission.work.done(batch[0].cost_s, len(batch) * batch[0].left_s)
+        if batch[0].cost_s:  # of several items each costs the same
+            self.admission.work.done(batch[0].cost_s, len(batch) * batch[0].left_s)
         for entry, outcome in zip(batch, outcomes, strict=True):
             if entry.answer.done():  # cancelled meanwhile
                 continue
@@ -186,7 +186,7 @@ class BatchQueue(Generic[Item, Result]):
     def _take(self, size: int) -> "list[Entry[Item, Result]]":
         batch: list[Entry[Item, Result]] = []
         now = time.perf_counter()
-        while self._line and len(batch) < size:
+        while self._line.length and len(batch) < size:
             entry = self._line.pop()
             if entry.answer.done():  # cancelled in this iteration of the loop, or between pieces
                 self._drop(entry)

@@ -137,3 +137,10 @@ def test_small_item_teaches_nothing_where_items_differ_in_size() -> None:
     alike = admission(item_s=SHORT_S)
     alike.computed(1, SHORT_S, 1.0)
     assert alike.work.slowdown > 1
+
+
+def test_where_a_full_queue_is_no_wait_no_time_is_looked_at() -> None:
+    made = admission(item_s=SHORT_S / 200)
+    assert made.item_s == 0
+    with made.place(Caller(30)):
+        made.place(Caller(0))

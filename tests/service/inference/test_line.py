@@ -28,7 +28,7 @@ def line_of(*items: Item) -> Line[Item]:
 
 
 def order(line: Line[Item]) -> str:
-    return " ".join(line.pop().name for _ in range(len(line)))
+    return " ".join(line.pop().name for _ in range(line.length))
 
 
 @pytest.mark.parametrize("make", [short, long])
@@ -70,6 +70,6 @@ def test_item_is_removed_once() -> None:
 def test_cleared_line_is_empty() -> None:
     line = line_of(short("a"), long("A"))
     line.clear()
-    assert len(line) == 0
-    with pytest.raises(IndexError):
-        line.pop()
+    assert line.length == 0
+    line.append(short("b"))
+    assert order(line) == "b"
