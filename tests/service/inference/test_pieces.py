@@ -188,3 +188,29 @@ def test_warming_measures_the_seconds_of_a_pixel(model: Model, engine: SteppedEn
     model.warm()
     assert model._work_s > 0
     assert engine.sides[-1] == TILE
+
+
+async def test_of_many_large_images_at_once_as_many_are_taken_as_are_done_in_time(
+    model: Model, engine: SteppedEngine
+) -> None:
+    model._work_s = 1e-4  # 6.5 s for each of these
+    asking = [asked(model, LARGE, Call("test", timeout_s=28)) for _ in range(16)]
+    refused = [each for each in asking if isinstance(await settled(each), Unavailable)]
+    assert len(refused) == 16 - 4  # before any is computed
+    assert len(engine.sides) <= 1
+    told = {
+        error.retry_after_s
+        for each in refused
+        if isinstance(error := each.exception(), Unavailable)
+    }
+    assert told == {5}  # 26.2 s of work, 6.5 s of its own, 28 s of time
+    engine.let(10_000)
+    taken = [each for each in asking if each not in refused]
+    await asyncio.wait(taken, timeout=HANGS_S)
+    assert all(each.exception() is None for each in taken)
+
+
+async def settled(asking: "asyncio.Task[object]") -> BaseException | None:
+    """The error of what is refused; None for what waits."""
+    await asyncio.wait([asking], timeout=0.05)
+    return asking.exception() if asking.done() else None
