@@ -16,7 +16,7 @@ export BENTOML_DO_NOT_TRACK := True
 SERVING := $(if $(filter gpu,$(VITRINE_DEVICE)),gpu,serve)
 
 .PHONY: help serve test test-all bench load gpu-check train lint format image-check k8s-check dashboard \
-	capacity lock bench-lock bento clean
+	audit capacity lock bench-lock bento clean
 
 help: ## List the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(firstword $(MAKEFILE_LIST)) | sed -E 's/:[^#]*## /\t/' | expand -t 13
@@ -25,10 +25,10 @@ serve: $(VENV)/.$(SERVING) ## Serve the models in models/: make serve HOST=127.0
 	@echo "Starting the service; Ctrl-C stops it"
 	@exec $(BIN)/python -m service --host $(HOST) --port $(PORT)
 
-test: $(VENV)/.test ## Run the tests, in two processes, but for the slow ones
+test: $(VENV)/.test $(VENV)/.sign $(VENV)/.audit ## Run the tests, in two processes, but for the slow ones
 	@$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow" $(ARGS)
 
-test-all: $(VENV)/.test ## Run all tests: image, Bento, rolling update, Prometheus, Locust, long training, too
+test-all: $(VENV)/.test $(VENV)/.sign $(VENV)/.audit ## Run all tests: image, Bento, rolling update, Prometheus, Locust, long training, too
 	@$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
 bench: $(VENV)/.test ## Measure against other servers: make bench ARGS="--rounds 5"
@@ -58,6 +58,9 @@ image-check: $(VENV)/.test ## Build the image for CPUs with buildah, run it and 
 k8s-check: $(VENV)/.serve $(VENV)/.k8s ## Render, validate and check the Kubernetes manifests
 	@$(BIN)/python -m pytest tests/k8s $(ARGS)
 
+audit: $(VENV)/.audit ## Write bills of materials and look for known weaknesses in what serves
+	@$(BIN)/python -m deploy.audit $(ARGS)
+
 dashboard: $(VENV)/.test ## Write the Grafana dashboard again, and what k8s/ has of it and the rules
 	@$(BIN)/python -m deploy.observability.grafana.dashboard
 	@$(BIN)/python k8s/components/monitoring/generate.py
@@ -67,7 +70,8 @@ bento: $(VENV)/.serve ## Build a Bento with the models in it
 
 lock: $(VENV)/.test ## Lock the dependencies again
 	@set -e; for extras in "test pyproject.toml --extra train --extra test" "train pyproject.toml --extra train" \
-			"gpu pyproject.toml --extra gpu" "load --group load" "k8s --group k8s" "serve pyproject.toml"; do \
+			"gpu pyproject.toml --extra gpu" "sign pyproject.toml --extra sign" "audit --group audit" \
+			"load --group load" "k8s --group k8s" "serve pyproject.toml"; do \
 		set -- $$extras; name=$$1; shift; \
 		constraint=$$([ "$$name" = test ] || echo "--constraint requirements/test.lock"); \
 		$(BIN)/uv pip compile "$$@" $$constraint --universal --generate-hashes --upgrade \
@@ -88,7 +92,7 @@ bench-lock: $(VENV)/.test ## Lock the dependencies of the benchmark's peers agai
 	done
 
 clean: ## Remove the environment and everything that can be made again
-	@rm -rf $(VENV) .bench .image .load .smoke .mypy_cache .ruff_cache .pytest_cache
+	@rm -rf $(VENV) .audit .bench .image .load .smoke .mypy_cache .ruff_cache .pytest_cache
 	@find . -name __pycache__ -prune -exec rm -rf {} +
 
 $(VENV)/bin/python:

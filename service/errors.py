@@ -4,11 +4,17 @@ VitrineError
 ├── RequestError              the caller can fix it
 │   ├── BadInput          400
 │   ├── Unauthorized      401
+│   ├── Forbidden         403
 │   ├── UnknownModel      404
 │   ├── UnknownRoute      404
 │   ├── WrongMethod       405
+│   ├── TooSlow           408
 │   ├── TooLarge          413
-│   └── UnsupportedImage  415
+│   ├── UnsupportedImage  415
+│   │   └── UnsupportedCoding  415
+│   ├── TooManyRequests   429
+│   └── HeadTooLarge      431
+├── NotSupported          501  a part of HTTP that is not there
 ├── Unavailable           503  not ready, or overloaded
 ├── DeadlinePassed        504
 ├── ClientGone            499  only for the log and the metrics
@@ -43,14 +49,36 @@ class BadInput(RequestError):
 
 
 class Unauthorized(RequestError):
-    """No token, or none that is known."""
+    """No token that is known, or no certificate of the client."""
 
     status = 401
 
+    def __init__(self, message: str, scheme: str = "Bearer") -> None:
+        super().__init__(message)
+        self._scheme = scheme
+
     @property
     def headers(self) -> dict[str, str]:
-        """WWW-Authenticate (RFC 6750, section 3)."""
-        return {"WWW-Authenticate": 'Bearer realm="vitrine"'}
+        """WWW-Authenticate (RFC 9110, section 11.6.1), Bearer by default (RFC 6750, section 3)."""
+        return {"WWW-Authenticate": f'{self._scheme} realm="vitrine"'}
+
+
+class Forbidden(RequestError):
+    """A known token without the scope that the route needs."""
+
+    status = 403
+
+    def __init__(self, needed: str, held: Sequence[str]) -> None:
+        super().__init__(
+            f"expected a token with the scope {needed}, got one with {', '.join(held)}"
+        )
+        self.needed = needed
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """WWW-Authenticate (RFC 6750, section 3.1)."""
+        about = f'error="insufficient_scope", scope="{self.needed}"'
+        return {"WWW-Authenticate": f'Bearer realm="vitrine", {about}'}
 
 
 class UnknownModel(RequestError):
@@ -80,6 +108,12 @@ class WrongMethod(RequestError):
         return {"Allow": ", ".join(self.allowed)}
 
 
+class TooSlow(RequestError):
+    """The headers of a request that do not arrive in time."""
+
+    status = 408
+
+
 class TooLarge(RequestError):
     """More bytes, pixels or images than the limit allows."""
 
@@ -90,6 +124,46 @@ class UnsupportedImage(RequestError):
     """Bytes of a type that is not among the image formats that are read."""
 
     status = 415
+
+
+class UnsupportedCoding(UnsupportedImage):
+    """A body in a Content-Encoding that is not decoded."""
+
+    def __init__(self, message: str, codings: Sequence[str]) -> None:
+        super().__init__(message)
+        self.codings = codings
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """Accept-Encoding (RFC 9110, section 15.5.16)."""
+        return {"Accept-Encoding": ", ".join(self.codings)}
+
+
+class TooManyRequests(RequestError):
+    """More requests a second than a token may send; the next may come after `retry_after_s`."""
+
+    status = 429
+
+    def __init__(self, message: str, retry_after_s: int) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """Retry-After, in seconds (RFC 6585, section 4)."""
+        return {"Retry-After": str(self.retry_after_s)}
+
+
+class HeadTooLarge(RequestError):
+    """A URL and headers of more bytes than the limit allows."""
+
+    status = 431
+
+
+class NotSupported(VitrineError):
+    """A part of HTTP that is not there for any route."""
+
+    status = 501
 
 
 class Unavailable(VitrineError):

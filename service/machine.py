@@ -1,16 +1,22 @@
 """CPUs and GPUs that this process may use, found without loading a deep-learning backend."""
 
+import contextlib
 import importlib.util
 import os
 import re
 import sys
-from collections.abc import Mapping
+import threading
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+COMPUTE_NICE = 5
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 _DEVICE = re.compile(r"nvidia(\d+)")
 _NVIDIA = ("nvidia*", "nvhost*", "dxg")  # a card, a Jetson board, Windows' own under WSL
 _OTHER = ("kfd", "accel*")  # AMD's ROCm, a TPU
+
+_DECODE_MEMORY_BYTES = 512 * 2**20
+_NO_LIMIT_BYTES = 2**60
 
 
 def cpu_quota() -> float:
@@ -26,6 +32,35 @@ def cpu_quota() -> float:
 def cpu_limit() -> int:
     """Whole CPUs that this process may use, at least one."""
     return max(1, int(cpu_quota()))
+
+
+def yield_to_the_event_loop() -> None:
+    """Lower the priority of this thread: the event loop's, which all requests share, goes first.
+
+    Linux alone has priorities by thread.
+    """
+    if sys.platform == "linux":
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), COMPUTE_NICE)
+
+
+def memory_limit_bytes(
+    files: Sequence[Path] = (
+        Path("/sys/fs/cgroup/memory.max"),  # cgroup v2
+        Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"),  # v1; its "none" is a huge number
+    ),
+) -> int | None:
+    """The cgroup's limit on memory; None without one."""
+    for file in files:
+        with contextlib.suppress(OSError, ValueError):  # no such cgroup, or the limit is "max"
+            limit = int(file.read_text())
+            return limit if limit < _NO_LIMIT_BYTES else None
+    return None
+
+
+def default_decode_memory_bytes() -> int:
+    """A third of the cgroup's limit, at most 512 MiB."""
+    limit = memory_limit_bytes()
+    return _DECODE_MEMORY_BYTES if limit is None else min(_DECODE_MEMORY_BYTES, limit // 3)
 
 
 def default_workers(device: str) -> int:

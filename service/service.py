@@ -11,7 +11,7 @@ import bentoml
 from PIL import Image
 
 from service.server.app import App, freeze_loaded_objects, limit_decode_threads
-from service.server.bento import FrontedService, infer, is_worker, starting
+from service.server.bento import FrontedService, infer, is_worker, refuse_tls, starting
 from service.server.drain import drain_on_sigterm
 from service.settings import asked_log_format, read_settings
 from service.tasks.classification import Classification
@@ -44,6 +44,7 @@ class Vitrine:
     def verify() -> None:
         """Prove every model once, before any worker: a broken artifact stops the start."""
         with starting(SETTINGS.log_format):
+            refuse_tls(SETTINGS)
             App(SETTINGS).close()
 
     @bentoml.on_startup

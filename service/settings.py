@@ -6,10 +6,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 
 from service.errors import SettingsError
-from service.machine import default_workers
+from service.machine import default_decode_memory_bytes, default_workers
 
 PREFIX = "VITRINE_"
 
@@ -22,6 +29,10 @@ _SERVICE_LINK = re.compile(
 )
 _MODEL = re.compile(r"[a-z0-9][a-z0-9-]*(/[0-9]+)?")
 _MODULE = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*")
+# As a browser writes it: in lower case, without the scheme's own port.
+_ORIGIN = re.compile(
+    r"(?!http://.*:80$)(?!https://.*:443$)https?://([a-z0-9.-]+|\[[0-9a-f:.]+\])(:[0-9]{1,5})?"
+)
 _DEFAULT_MODEL = re.compile(r"(?P<verb>[a-z][a-z0-9-]*)\s*=\s*(?P<name>[a-z0-9][a-z0-9-]*)")
 
 
@@ -52,6 +63,8 @@ class Settings(BaseModel):
     """Most bytes of one encoded image."""
     max_image_pixels: int = Field(default=50_000_000, ge=1)
     """Most pixels of one image; checked before it is decoded."""
+    decode_memory_bytes: int = Field(default_factory=default_decode_memory_bytes, ge=1)
+    """Bytes that request bodies and the images in them may take, in all workers together."""
     max_denoise_pixels: int = Field(default=4_000_000, ge=1)
     """Most pixels of one image to denoise."""
     max_images_per_request: int = Field(default=64, ge=1)
@@ -60,10 +73,24 @@ class Settings(BaseModel):
     """Most bytes of one request's body."""
     request_timeout_s: float = Field(default=30.0, gt=0, allow_inf_nan=False)
     """Seconds from the first byte of a request until it is answered with 504."""
+    keep_alive_s: float = Field(default=75.0, gt=0, allow_inf_nan=False)
+    """Seconds until a connection on which nothing arrives is closed; not under BentoML."""
     drain_s: float = Field(default=0.0, ge=0, allow_inf_nan=False)
     """Seconds after SIGTERM in which `/readyz` is 503 and requests are still answered."""
+    hang_timeout_s: float = Field(default=5.0, ge=0, allow_inf_nan=False)
+    """Seconds without a sign of life after which a worker is killed and replaced; 0: never."""
     api_tokens_file: Path | None = None
     """File with the SHA-256 of each accepted bearer token, one per line; by default no token."""
+    rate_limit_per_s: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    """Inference requests a second by token, over all workers; by default as many as come."""
+    cors_origins: tuple[str, ...] = ()
+    """Origins whose pages may call this server, separated by commas, or `*`; by default none."""
+    tls_cert_file: Path | None = None
+    """PEM file of the server's certificate and its chain; with it, the launcher serves HTTPS."""
+    tls_key_file: Path | None = Field(default=None, validate_default=True)
+    """PEM file of the certificate's key, without a password."""
+    tls_client_ca_file: Path | None = None
+    """PEM file of the authorities that sign clients' certificates; with it, clients need one."""
     metrics_dir: Path | None = None
     """Folder in which the workers share their metrics; by default a temporary one."""
     metrics: bool = True
@@ -82,6 +109,34 @@ class Settings(BaseModel):
     @classmethod
     def _parse_plugins(cls, value: object) -> object:
         return _parse_list(value, _MODULE, "names of Python modules, separated by commas")
+
+    @field_validator("cors_origins", mode="before")
+    @classmethod
+    def _parse_cors_origins(cls, value: object) -> object:
+        if value == "*":
+            return (value,)
+        return _parse_list(value, _ORIGIN, "* or origins like https://shop.example, in lower case")
+
+    @field_validator("rate_limit_per_s")
+    @classmethod
+    def _check_rate_has_tokens(cls, value: float | None, known: ValidationInfo) -> float | None:
+        if value is not None and known.data.get("api_tokens_file") is None:
+            raise ValueError("expected VITRINE_API_TOKENS_FILE, too: the limit is by token")
+        return value
+
+    @field_validator("tls_key_file")
+    @classmethod
+    def _check_tls_key(cls, key: Path | None, before: ValidationInfo) -> Path | None:
+        if (key is None) != (before.data.get("tls_cert_file") is None):
+            raise ValueError(f"expected it together with {PREFIX}TLS_CERT_FILE")
+        return key
+
+    @field_validator("tls_client_ca_file")
+    @classmethod
+    def _check_tls_client_ca(cls, client_ca: Path | None, before: ValidationInfo) -> Path | None:
+        if client_ca is not None and before.data.get("tls_cert_file") is None:
+            raise ValueError(f"expected it only together with {PREFIX}TLS_CERT_FILE")
+        return client_ca
 
     @field_validator("default_models", mode="before")
     @classmethod

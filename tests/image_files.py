@@ -6,6 +6,7 @@ import numpy as np
 from PIL import ExifTags, Image
 
 from tests.drawing import LOSSLESS, encode, gradient, noise
+from tests.icc_profiles import DISPLAY_P3
 
 # How an upright image is stored under each EXIF orientation.
 STORED = {
@@ -30,7 +31,11 @@ FILES = {
     "BMP": encode(gradient(), "BMP"),
     "GIF": encode(gradient(), "GIF"),
     "TIFF": encode(gradient(), "TIFF"),
+    "16-bit TIFF": encode(Image.fromarray(np.arange(480, dtype=np.uint16).reshape(20, 24)), "TIFF"),
     "compressed TIFF": encode(gradient(), "TIFF", compression="tiff_lzw"),
+    "AVIF": encode(gradient(), "AVIF"),
+    "transparent AVIF": encode(noise(24, 20, 4), "AVIF"),
+    "PNG with a profile": encode(gradient(), "PNG", icc_profile=DISPLAY_P3),
 }
 
 

@@ -6,6 +6,7 @@ import os
 import secrets
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import time
@@ -29,18 +30,22 @@ class Server:
     url: str
     process: subprocess.Popen[bytes]
     log: Path
+    trust: ssl.SSLContext | bool = True
+    """What a client of this server accepts, and the certificate that it shows."""
 
     def client(self) -> httpx.Client:
         """A client with keep-alive; the caller closes it."""
-        return httpx.Client(base_url=self.url, timeout=CLIENT_TIMEOUT_S)
+        return httpx.Client(base_url=self.url, timeout=CLIENT_TIMEOUT_S, verify=self.trust)
 
     def get(self, path: str, headers: Mapping[str, str] | None = None) -> httpx.Response:
         """The answer to a GET on a connection of its own."""
-        return httpx.get(self.url + path, headers=headers, timeout=CLIENT_TIMEOUT_S)
+        return httpx.get(
+            self.url + path, headers=headers, timeout=CLIENT_TIMEOUT_S, verify=self.trust
+        )
 
     def post(self, path: str, **request: Any) -> httpx.Response:
         """The answer to a POST on a connection of its own; `request` is what httpx takes."""
-        return httpx.post(self.url + path, timeout=CLIENT_TIMEOUT_S, **request)
+        return httpx.post(self.url + path, timeout=CLIENT_TIMEOUT_S, verify=self.trust, **request)
 
     def log_lines(self) -> list[dict[str, Any]]:
         """The JSON log lines so far."""
@@ -97,7 +102,10 @@ def free_port() -> int:
 def running(
     start: Callable[[int], list[str]], folder: Path, port: int | None = None, /, **settings: object
 ) -> Iterator[Server]:
-    """Start a server, wait until it is ready, and end it; `folder` gets its log."""
+    """Start a server, wait until it is ready, and end it; `folder` gets its log.
+
+    With `tls_cert_file` among the settings it speaks TLS, and is trusted by that certificate.
+    """
     port = port or free_port()
     log = folder / f"server-{port}.log"
     with log.open("wb") as output:
@@ -105,6 +113,10 @@ def running(
             start(port), cwd=CHECKOUT, env=environment(**settings), stderr=output, stdout=output
         )
     server = Server(f"http://127.0.0.1:{port}", process, log)
+    if "tls_cert_file" in settings:
+        server.url = f"https://127.0.0.1:{port}"
+        server.trust = ssl.create_default_context(cafile=settings["tls_cert_file"])  # type: ignore[arg-type]
+        server.trust.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
     with contextlib.closing(server):
         wait_until_ready(server)
         yield server
@@ -124,7 +136,7 @@ def wait_until_ready(server: Server) -> None:
         if server.process.poll() is not None:
             raise RuntimeError(f"the server ended: {server.log.read_text()}")
         with contextlib.suppress(httpx.TransportError):
-            if httpx.get(f"{server.url}/readyz").status_code == httpx.codes.OK:
+            if server.get("/readyz").status_code == httpx.codes.OK:
                 return
         time.sleep(0.05)
     raise RuntimeError(f"not ready within {START_TIMEOUT_S} s: {server.log.read_text()}")

@@ -51,6 +51,7 @@ def test_help_lists_every_target_with_its_purpose() -> None:
         ("bento", {"serve"}),
         ("load", {"serve", "load"}),
         ("k8s-check", {"serve", "k8s"}),
+        ("audit", {"audit"}),
         ("train", {"train"}),
         ("help", set()),
         ("clean", set()),
@@ -79,3 +80,22 @@ def test_every_lock_is_made_by_the_makefile() -> None:
     dry_run = make("--dry-run", "VENV=.no-environment", "lock")
     names = {lock.stem for lock in (CHECKOUT / "requirements").glob("*.lock")}
     assert set(re.findall(r'"(\w+) (?:pyproject\.toml|--group)', dry_run)) == names
+
+
+@pytest.mark.parametrize("name", ["sign", "audit"])
+def test_lock_for_the_tests_environment_pins_what_is_there_already(name: str) -> None:
+    pins = {
+        lock: dict(
+            re.findall(
+                r"^([\w.-]+)==([^ ;\\]+)",
+                (CHECKOUT / f"requirements/{lock}.lock").read_text(),
+                re.MULTILINE,
+            )
+        )
+        for lock in (name, "test")
+    }
+    shared = pins[name].keys() & pins["test"].keys()
+    assert shared
+    assert {each: pins[name][each] for each in shared} == {
+        each: pins["test"][each] for each in shared
+    }

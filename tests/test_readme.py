@@ -41,7 +41,7 @@ from tests.server import CHECKOUT, START_TIMEOUT_S, environment, free_port
 README, SERVICE = "README.md", "service/README.md"
 DOCUMENTS = [
     README, SERVICE, "training/README.md", "tests/bench/README.md", "CONTRIBUTING.md",
-    "CHANGELOG.md",
+    "SECURITY.md", "CHANGELOG.md",
 ]  # fmt: skip
 MAX_WORDS, MAX_LINES = 1500, 160
 KINDS = {"sh", "json", "python", "js", "mermaid", "text"}
@@ -49,6 +49,7 @@ KINDS = {"sh", "json", "python", "js", "mermaid", "text"}
 REASONS = {
     "trains": r"^make train ARGS=",
     "writes into models": r'^make train ARGS="upgrade ',
+    "needs the extra sign": r"^\.venv/bin/python -m training sign ",
     "serves": r"^([A-Z_]+=\S+ )*make serve",
     "takes minutes": r"^make \w+",
     "needs Docker and a cluster": r"^(docker|kubectl) ",

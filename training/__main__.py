@@ -1,6 +1,7 @@
 """Train a model: `python -m training` lists the recipes, `python -m training RECIPE` runs one.
 
-`python -m training upgrade models/NAME/VERSION …` brings artifacts to the newest manifest schema.
+`python -m training upgrade models/NAME/VERSION …` brings artifacts to the newest manifest schema;
+`python -m training sign models/NAME/VERSION … --key FILE` signs them, and `verify` checks that.
 """
 
 import argparse
@@ -36,6 +37,8 @@ def main(arguments: list[str]) -> int:
         return 0
     if name == "upgrade":
         return _upgrade([Path(folder) for folder in arguments[1:]])
+    if name in ("sign", "verify"):
+        return _sign_or_verify(name, arguments[1:])
     if name not in files:
         print(f"unknown recipe {name!r}; expected one of {', '.join(files)}", file=sys.stderr)
         return 2
@@ -67,6 +70,43 @@ def _upgrade(folders: list[Path]) -> int:
                 print(f"error: {error}", file=sys.stderr)
                 return 1
             print(f"Upgraded {folder}")
+    return 0
+
+
+def _sign_or_verify(name: str, arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser(f"python -m training {name}")
+    parser.add_argument(
+        "folders",
+        nargs="+",
+        type=Path,
+        metavar="models/NAME/VERSION",
+        help="an artifact, or a folder of models, which stands for all in it",
+    )
+    side = "private" if name == "sign" else "public"
+    parser.add_argument(
+        "--key", required=True, type=Path, help=f"{side} key on an elliptic curve, in PEM"
+    )
+    if name == "verify":
+        parser.add_argument(
+            "--device",
+            choices=("cpu", "gpu"),
+            help="check only what serving on it takes: an image may leave out the rest",
+        )
+    options = parser.parse_args(arguments)
+    # It imports NumPy and, of the extra `sign`, model_signing.
+    from training import signing
+
+    try:
+        for folder in signing.artifact_folders(options.folders):
+            if name == "sign":
+                signing.sign(folder, options.key)
+                print(f"Signed {folder}")
+            else:
+                signing.verify(folder, options.key, options.device)
+                print(f"Verified {folder}")
+    except (StartError, TrainingError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
     return 0
 
 

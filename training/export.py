@@ -31,6 +31,7 @@ from training.card import Card, render_card
 from training.engines import sample_answer, write_engines
 from training.measure import Engines
 from training.options import Options
+from training.signing import SIGNATURE_FILE
 from training.tasks.task import INPUT, TrainingTask
 
 CALIBRATION_IMAGES = 400
@@ -90,13 +91,13 @@ def export(trained: Trained, options: Options) -> Path:
 
 
 def listed_files(folder: Path) -> dict[str, File]:
-    """Size and checksum of everything in an artifact but its manifest."""
+    """Size and checksum of everything in an artifact but its manifest and that one's signature."""
     return {
         path.name: File(
             sha256=hashlib.sha256(path.read_bytes()).hexdigest(), bytes=path.stat().st_size
         )
         for path in sorted(folder.iterdir())
-        if path.name != MANIFEST_FILE
+        if path.name not in (MANIFEST_FILE, SIGNATURE_FILE)
     }
 
 

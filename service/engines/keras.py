@@ -8,9 +8,12 @@ import numpy as np
 
 from service.artifacts.manifest import Device, EngineName
 from service.engines.engine import Tensors, match_names
+from service.errors import ArtifactError
 from service.pixels.preprocess import Floats
 
 HALF_POLICY = "mixed_float16"
+SAFE_SUFFIX = ".keras"  # HDF5 and TensorFlow's saved models may hold code
+MAX_REASON_LENGTH = 200
 
 
 class KerasEngine:
@@ -30,12 +33,10 @@ class KerasEngine:
         inputs: Collection[str],
         outputs: Collection[str],
     ) -> None:
-        """Load the file; raises ArtifactError where its tensors are not those of the manifest."""
-        import keras
-
+        """Load the file; raises ArtifactError where it is unsafe or not as described."""
         self.name = name
         self.device = device
-        network = keras.saving.load_model(model, compile=False)
+        network = _load(model)
         self._inputs = match_names(inputs, _names(network, "input"), "inputs")
         self._outputs = match_names(outputs, _names(network, "output"), "outputs")
         self._takes_names = len(inputs) > 1 or _is_named(network, "input")
@@ -56,6 +57,19 @@ class KerasEngine:
         return {
             name: np.asarray(answer[own], dtype=np.float32) for name, own in self._outputs.items()
         }
+
+
+def _load(model: Path) -> Any:
+    """The network in a file, which may hold no code of its own, such as a Lambda layer."""
+    import keras
+
+    if model.suffix != SAFE_SUFFIX:
+        raise ArtifactError(f"{model}: expected a {SAFE_SUFFIX} file, got another type")
+    try:
+        return keras.saving.load_model(model, compile=False, safe_mode=True)
+    except (ValueError, TypeError, KeyError, OSError) as error:
+        reason = " ".join(str(error).split())[:MAX_REASON_LENGTH]
+        raise ArtifactError(f"{model} is not loaded: {reason}") from error
 
 
 def _names(network: Any, side: str) -> list[str]:

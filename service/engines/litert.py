@@ -27,7 +27,8 @@ class LiteRTEngine:
     ) -> None:
         """Load the file; raises ArtifactError where its tensors are not those of the manifest."""
         self.name = name
-        self._interpreter = Interpreter(model_path=str(model), num_threads=threads)
+        # By its path LiteRT would map the file: where somebody shortens it, the process would die.
+        self._interpreter = Interpreter(model_content=model.read_bytes(), num_threads=threads)
         self._inputs = _indices(self._interpreter, inputs, "inputs")
         self._outputs = _indices(self._interpreter, outputs, "outputs")
         self._shapes: dict[str, tuple[int, ...]] = {}

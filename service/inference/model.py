@@ -4,7 +4,7 @@ import asyncio
 import math
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -12,22 +12,18 @@ from PIL import Image
 from service.artifacts.files import Artifact
 from service.call import Call
 from service.engines.engine import Engine, Tensors
-from service.errors import ArtifactError, BadInput, RequestError
-from service.inference.admission import Place
+from service.errors import ArtifactError, RequestError
+from service.inference.budget import Share
+from service.inference.costs import Costs
+from service.inference.decoding import Decoder, Source
 from service.inference.job import Job
 from service.inference.queue import BatchQueue
 from service.inference.warmup import fastest_s, powers_of_two
-from service.pixels.decode import check_image, detach
 from service.pixels.preprocess import Floats
 from service.settings import Settings
-from service.tasks.task import JSON, Answer, ImageLimits, Options, PiecewiseTask, Task
+from service.tasks.task import JSON, Answer, Options, PiecewiseTask, Task
 from service.telemetry.metrics import STAGES, Metrics
 
-Source: TypeAlias = bytes | Image.Image | Mapping[str, Floats]
-"""What a caller sends: an encoded image, an opened one, or the network's inputs."""
-
-# Up to this many pixels, unpacking takes less than a hand-over to a thread.
-INLINE_PIXELS = 128 * 128
 GPU_BATCH_SIZE = 32
 # Inputs are checked before an engine sees them: this many failures in a row are the device's.
 MAX_FAILURES = 3
@@ -43,14 +39,15 @@ class Model:
         engine: Engine,
         settings: Settings,
         metrics: Metrics,
+        *,
+        memory: Share,
     ) -> None:
         self.manifest = artifact.manifest
         self.task = task
         self.identity = (self.manifest.name, self.manifest.version, task.name)
         self.engine = engine
         self._piecewise = task if isinstance(task, PiecewiseTask) else None
-        self._work_s = 0.0
-        """Measured seconds of one unit of a piecewise task's work."""
+        self._costs = Costs(task) if isinstance(task, PiecewiseTask) else None
         self._artifact = artifact
         self._settings = settings
         version = (self.manifest.name, self.manifest.version)
@@ -68,7 +65,8 @@ class Model:
         self._stage_seconds = {stage: metrics.stage_seconds[*version, stage] for stage in STAGES}
         self._engine_failing = metrics.engine_failing[version]
         self._failures = 0
-        self._progressive_jpegs = metrics.progressive_jpegs[version]
+        progressive = metrics.progressive_jpegs[version]
+        self._decoder = Decoder(task, settings, memory, progressive, self._costs)
         self._predictions = {label: metrics.predictions[*version, label] for label in task.labels}
 
     def _max_batch_size(self) -> int:
@@ -82,7 +80,7 @@ class Model:
         sample = self.manifest.sample
         try:
             item = self.task.from_image(self._shipped(sample.file), self._settings)
-            (output,) = self.task.compute([item], self._run)
+            (output,) = self._compute_whole([item])
             self.task.check_sample(output, sample.expected, self._shipped)
         except (RequestError, ValueError) as error:
             where = f"{self._artifact.folder}: sample {sample.file} on {self.engine.name}"
@@ -96,29 +94,42 @@ class Model:
         the last one is timed, which is of the largest size that the engine gets.
         """
         items = self.task.blank_items()
-        if self._piecewise is not None:
-            self.task.compute(items, self._run)
-            self._work_s = self._measured_work_s(self._piecewise, items[-1])
+        if self._costs is not None:
+            self._compute_whole(items)
+            # The fastest run, because other workers start meanwhile.
+            runs = (fastest_s(self._compute_whole, items[-1:]) for _ in range(3))
+            self._costs.measured(items[-1], min(runs))
             return
         sizes = reversed(self._sizes)
         self._queue.plan_by({size: fastest_s(self._compute, [*items] * size) for size in sizes})
 
-    def _measured_work_s(self, task: PiecewiseTask[Any, Any], item: Any) -> float:
-        """Seconds of one unit of work; the fastest run, because other workers start meanwhile."""
-        runs = (fastest_s(lambda batch: task.compute(batch, self._run), [item]) for _ in range(3))
-        return min(runs) / task.work(item)
-
     def check_room(self, items: int) -> None:
         """Raise Unavailable if that many more do not fit now, TooLarge if they never will."""
         self._admission.check_room(items)
+
+    @property
+    def has_room(self) -> bool:
+        """Whether one more item fits now: what `check_room` finds, without saying why."""
+        return self._admission.has_room
 
     async def infer(self, source: Source, options: Options, call: Call) -> Answer:
         """Answer one item; raises RequestError, Unavailable, DeadlinePassed or ClientGone."""
         # A decoded image takes more memory than one that waits for it.
         with self._admission.place(call) as place:
             started = time.perf_counter()
-            item = await self._decode(source, place)
+            item, held = await self._decoder.decode(source, call, place)
             self._observe("decode", started, time.perf_counter() - started, call)
+        try:
+            return await self._answer(item, options, call)
+        finally:
+            if held is not None:
+                held.release()
+
+    def close(self) -> None:
+        """End the queue's thread."""
+        self._queue.close()
+
+    async def _answer(self, item: Any, options: Options, call: Call) -> Answer:
         output = await self._predict(item, call)
         started = time.perf_counter()
         if self.task.media_type == JSON:
@@ -130,35 +141,6 @@ class Model:
             self._predictions[label].inc()
         return answer
 
-    def close(self) -> None:
-        """End the queue's thread."""
-        self._queue.close()
-
-    async def _decode(self, source: Source, place: Place) -> Any:
-        if isinstance(source, bytes):
-            image, decode = self.task.open(source, self._settings), self.task.from_image
-            if "progressive" in image.info:
-                self._progressive_jpegs.inc()
-        elif isinstance(source, Image.Image):
-            check_image(source, self._settings.max_image_pixels)
-            image, decode = source, self._from_opened
-        elif isinstance(source, Mapping):
-            item = self.task.from_tensors(source, self._settings)
-            if self._piecewise is not None:
-                place.expect(self._piecewise.work(item) * self._work_s)
-            return item
-        else:
-            raise BadInput(f"expected bytes, a PIL image or tensors, got {type(source).__name__}")
-        if self._piecewise is not None:
-            place.expect(self._piecewise.expected_work(image) * self._work_s)
-        if image.width * image.height <= INLINE_PIXELS:
-            return decode(image, self._settings)
-        return await asyncio.to_thread(decode, image, self._settings)
-
-    def _from_opened(self, image: Image.Image, limits: ImageLimits) -> Any:
-        """An item from a caller's own image, which is not changed."""
-        return self.task.from_image(detach(image), limits)
-
     def _shipped(self, file: str) -> Image.Image:
         path = self._artifact.path(file)
         try:
@@ -168,10 +150,10 @@ class Model:
 
     async def _predict(self, item: Any, call: Call) -> Any:
         started = time.perf_counter()
-        if self._piecewise is None:
+        if self._piecewise is None or self._costs is None:
             timed = await self._queue.submit(item, call)
         else:
-            cost_s = self._piecewise.work(item) * self._work_s
+            cost_s = self._costs.of_item(item)
             timed = await self._queue.submit(Job(self._piecewise, item), call, cost_s)
         self._observe("queue", started, timed.queue_s, call)
         self._observe("predict", started + timed.queue_s, timed.predict_s, call)
@@ -183,10 +165,13 @@ class Model:
         self._stage_seconds[stage].observe(seconds)
         call.stages.append((stage, started, seconds))
 
+    def _compute_whole(self, items: Sequence[Any]) -> Sequence[Any]:
+        return self.task.compute(items, self._run)
+
     def _compute(self, items: Sequence[Any]) -> Sequence[Any]:
         if self._piecewise is not None:
             return [job.advance(self._run) for job in items]
-        return self.task.compute(items, self._run)
+        return self._compute_whole(items)
 
     def _run(self, batch: Tensors) -> Mapping[str, Floats]:
         """The engine's outputs; MAX_FAILURES failures in a row make `/livez` answer 503."""

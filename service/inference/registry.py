@@ -18,7 +18,9 @@ from service.errors import (
     UnknownModel,
     VitrineError,
 )
-from service.inference.model import Model, Source
+from service.inference.decoding import Source
+from service.inference.memory import Memory
+from service.inference.model import Model
 from service.machine import cpu_limit
 from service.settings import Settings
 from service.tasks.task import Answer, Options, Task
@@ -183,6 +185,8 @@ def load_registry(
     tasks: Mapping[str, TaskType],
     settings: Settings,
     metrics: Metrics,
+    *,
+    memory: Memory,
 ) -> Registry:
     """Verify, load, prove and warm every model; raises ArtifactError or SettingsError."""
     device = choose_device(settings.device)
@@ -195,7 +199,7 @@ def load_registry(
         try:
             task = tasks[artifact.manifest.task.type](artifact.manifest)
             engine = choose_engine(artifact, device, threads)
-            model = Model(artifact, task, engine, settings, metrics)
+            model = Model(artifact, task, engine, settings, metrics, memory=memory.share_of_model())
             model.prove()
             model.warm()
         except StartError:

@@ -4,16 +4,14 @@ import contextlib
 import json
 from dataclasses import dataclass
 
-from starlette.datastructures import FormData, Headers, UploadFile
-from starlette.formparsers import MultiPartException, MultiPartParser
-
-from service.errors import BadInput, TooLarge, Unavailable, UnsupportedImage
+from service.errors import BadInput, TooLarge, UnsupportedImage
+from service.protocols.multipart import Head, PartReader
 from service.protocols.request import Request
 
 MULTIPART = "multipart/form-data"
-MAX_FILES = 1000
-MAX_FIELDS = 16
 MAX_FIELD_BYTES = 1024
+# Of what is not in UTF-8, only ASCII is understood, which these have in common with it.
+_CHARSETS = ("", "utf-8", "utf8", "us-ascii", "ascii", "iso-8859-1", "latin1", "windows-1252")
 
 
 @dataclass(frozen=True)
@@ -29,73 +27,48 @@ async def read_form(
 ) -> Form:
     """Read a form with 1 to `max_images` images and some of the `allowed` fields.
 
-    Raises BadInput, TooLarge, Unavailable or UnsupportedImage.
+    A part named image is an image, with or without a filename. Raises BadInput, TooLarge or
+    UnsupportedImage.
     """
     came = request.content_type
     if came != MULTIPART:
         raise UnsupportedImage(f"expected Content-Type {MULTIPART}, got {came!r:.80}")
-    parser = MultiPartParser(
-        Headers(raw=request.raw_headers),
-        request.stream(max_bytes),
-        max_files=MAX_FILES,  # more than allowed are let in, so that the answer can say how many
-        max_fields=MAX_FIELDS,
-        max_part_size=MAX_FIELD_BYTES,
-    )
-    try:
-        parsed = await parser.parse()
-    except MultiPartException as error:
-        if error.message.startswith("Too many files"):
-            raise TooLarge(
-                f"too many images: expected at most {max_images}, got more than {MAX_FILES}"
-            ) from error
-        raise BadInput(f"expected a well-formed {MULTIPART} body: {error.message}") from error
-    except OSError as error:  # parts of more than 1 MB lie in a temporary file
-        raise Unavailable(f"cannot store the form: {error.strerror}") from error
-    try:
-        return await _form(parsed, allowed, max_images)
-    finally:
-        await parsed.close()
-
-
-async def _form(parsed: FormData, allowed: tuple[str, ...], max_images: int) -> Form:
     images: list[bytes] = []
     fields: dict[str, str | None] = {}
-    for name, value in parsed.multi_items():
-        if name == "image":
-            images.append(await _file_bytes(value))
-        elif name not in allowed:
-            known = ", ".join(("image", *allowed))
-            raise BadInput(f"unknown field {name!r:.80}; expected one of {known}")
-        elif name in fields:
-            raise BadInput(f"expected field {name} once, got it twice")
-        else:
-            fields[name] = _plain(await _text(name, value))
+    async with contextlib.aclosing(request.stream(max_bytes)) as pieces:
+        parts = PartReader(pieces, request.headers[b"content-type"])
+        while (head := await parts.next_part()) is not None:
+            name = head.name
+            if name == "image":
+                if len(images) == max_images:
+                    raise TooLarge(
+                        f"too many images: expected at most {max_images}, got {max_images + 1} "
+                        "or more"
+                    )
+                images.append(await parts.data())
+            elif name not in allowed:
+                known = ", ".join(("image", *allowed))
+                raise BadInput(f"unknown field {name!r:.80}; expected one of {known}")
+            elif name in fields:
+                raise BadInput(f"expected field {name} once, got it twice")
+            else:
+                fields[name] = _plain(await _text(head, parts))
     if not images:
-        raise BadInput("expected a part named image that holds a file, got none")
-    if len(images) > max_images:
-        raise TooLarge(f"too many images: expected at most {max_images}, got {len(images)}")
+        raise BadInput("expected a part named image, got none")
     return Form(images, {name: text for name, text in fields.items() if text is not None})
 
 
-async def _file_bytes(value: UploadFile | str) -> bytes:
-    if isinstance(value, str):
-        raise BadInput("expected part image as a file (with a filename), got a text field")
-    return await value.read()
-
-
-async def _text(name: str, value: UploadFile | str) -> str:
+async def _text(head: Head, parts: PartReader) -> str:
     """A field's text; Swagger's page sends one whose type is application/json as a small file."""
-    if isinstance(value, str):
-        return value
-    data = await value.read(MAX_FIELD_BYTES + 1)
-    if len(data) > MAX_FIELD_BYTES:
-        raise BadInput(
-            f"expected field {name} as text of at most {MAX_FIELD_BYTES} bytes, got more"
-        )
+    expected = f"expected field {head.name} as text"
+    if head.charset not in _CHARSETS:
+        raise BadInput(f"{expected} in UTF-8, got charset {head.charset!r:.80}")
+    too_long = f"{expected} of at most {MAX_FIELD_BYTES} bytes, got more"
+    data = await parts.data(MAX_FIELD_BYTES, too_long)
     try:
         return data.decode()
     except UnicodeDecodeError as error:
-        raise BadInput(f"expected field {name} as text in UTF-8, got other bytes") from error
+        raise BadInput(f"{expected} in UTF-8, got other bytes") from error
 
 
 def _plain(text: str) -> str | None:

@@ -41,10 +41,13 @@ async def metrics(context: Context, _: Request, __: Mapping[str, str]) -> Respon
     return Response(text, CONTENT_TYPE)
 
 
-_probe = partial(Route, "GET", protocol="page", is_probe=True)
+_polled = partial(Route, "GET", protocol="page", is_probe=True)
+_probe = partial(_polled, scope=None)
 ROUTES = (
-    _probe(path="/livez", handler=live, describe=openapi.live_operation),
-    _probe(path="/healthz", handler=live, describe=openapi.live_operation),  # BentoML's name
-    _probe(path="/readyz", handler=ready, describe=openapi.ready_operation),
-    _probe(path="/metrics", handler=metrics, describe=openapi.metrics_operation),
+    _probe(path="/livez", is_health=True, handler=live, describe=openapi.live_operation),
+    _probe(  # BentoML's name
+        path="/healthz", is_health=True, handler=live, describe=openapi.live_operation
+    ),
+    _probe(path="/readyz", is_health=True, handler=ready, describe=openapi.ready_operation),
+    _polled(path="/metrics", handler=metrics, describe=openapi.metrics_operation, scope="metrics"),
 )

@@ -7,12 +7,12 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from service.errors import RequestError
-from service.protocols.route import Context, Json
+from service.protocols.route import Context, Json, Route
 from service.tasks import TASKS
 from service.tasks.task import JSON, Task
 
 VERSION = "3.0.2"
-_INFERENCE_ERRORS = (400, 401, 404, 405, 413, 415, 503, 504)
+_INFERENCE_ERRORS = (400, 404, 405, 413, 415, 503, 504)
 _REFERENCE = "#/components/schemas/{model}"
 _ERROR_REFERENCE: Json = {"$ref": _REFERENCE.format(model="Error")}
 _IMAGE: Json = {"type": "string", "format": "binary"}
@@ -48,8 +48,7 @@ _MODEL: Json = {
     "device": _TEXT,
     "sha256": {"type": "string", "description": "Of the file that the engine runs"},
 }
-_SECURITY: list[Json] = [{"bearer": []}, {}]
-"""A token is optional: not every server asks for one."""
+_BEARER: Json = {"type": "http", "scheme": "bearer"}
 
 AnyTask = type[Task[Any, Any]]
 
@@ -63,19 +62,16 @@ def document(context: Context) -> Json:
             names = [part.partition("}")[0] for part in route.path.split("{")[1:]]
             parameters = [_path_parameter(name, context) for name in names]
             operation["parameters"] = [*parameters, *operation.get("parameters", ())]
-            if not route.is_probe:
-                operation["security"] = _SECURITY
+            _guard(operation, route, context)
             operation["tags"] = ["Models"] if not route.is_probe else ["Server"]
             operation["operationId"] = _operation_id(route.method, route.path)
             paths.setdefault(route.path, {})[route.method.lower()] = operation
     schemas = {"Error": _ERROR}
     for task in TASKS.values():
         schemas |= _answer_schema(task).get("$defs", {})
-    bearer = {
-        "type": "http",
-        "scheme": "bearer",
-        "description": "Needed where VITRINE_API_TOKENS_FILE is set.",
-    }
+    components = {"schemas": schemas}
+    if _needs_tokens(context):
+        components["securitySchemes"] = {"bearer": _BEARER}
     return {
         "openapi": VERSION,
         "info": {
@@ -84,8 +80,22 @@ def document(context: Context) -> Json:
             "description": "Small vision models: POST an image, get an answer.",
         },
         "paths": paths,
-        "components": {"schemas": schemas, "securitySchemes": {"bearer": bearer}},
+        "components": components,
     }
+
+
+def _needs_tokens(context: Context) -> bool:
+    return context.settings.api_tokens_file is not None
+
+
+def _guard(operation: Json, route: Route, context: Context) -> None:
+    """Add what is asked of a caller where tokens are needed."""
+    if route.scope is None or not _needs_tokens(context):
+        return
+    operation["security"] = [{"bearer": []}]
+    is_limited = route.is_inference and context.settings.rate_limit_per_s is not None
+    errors = (401, 403, 429) if is_limited else (401, 403)
+    operation["responses"] |= {str(status): _error_response(status) for status in errors}
 
 
 def form_operation(task: AnyTask, context: Context) -> Json:
@@ -146,7 +156,7 @@ def list_operation(context: Context) -> Json:
     names = {"type": "array", "items": _TEXT, "example": context.registry.names()}
     return {
         "summary": "List the names of all models.",
-        "responses": _responses({JSON: {"schema": _object(models=names)}}, (401, 405)),
+        "responses": _responses({JSON: {"schema": _object(models=names)}}, (405,)),
     }
 
 
@@ -154,7 +164,7 @@ def model_operation(_: Context) -> Json:
     """GET /v1/models/{name}."""
     return {
         "summary": "Show a model: task, labels, versions, inputs, outputs, metrics, engine.",
-        "responses": _responses({JSON: {"schema": _object(**_MODEL)}}, (401, 404, 405)),
+        "responses": _responses({JSON: {"schema": _object(**_MODEL)}}, (404, 405)),
     }
 
 

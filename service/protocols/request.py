@@ -9,18 +9,23 @@ from starlette.datastructures import QueryParams
 from starlette.types import Message, Receive, Scope
 
 from service.call import Call
-from service.errors import BadInput, ClientGone, TooLarge
+from service.errors import BadInput, ClientGone, TooLarge, Unavailable
+from service.inference.budget import SMALL_BYTES, Reservation, Share
+from service.protocols.content_coding import check_coding, decode
+from service.protocols.tokens import Token
 
 _REQUEST_ID = re.compile(rb"[\x21-\x7e]{1,128}")
 _MAX_TIMEOUT_DIGITS = 9
+# Memory for a body of undeclared size is taken in steps of this.
+_STEP_BYTES = 1_000_000
 
 
 class Request:
     """Method, path, headers and body of a request."""
 
     __slots__ = (
-        "_receive", "_watch", "_watches", "call", "headers", "method", "path", "query",
-        "raw_headers",
+        "_held", "_receive", "_watch", "_watches", "call", "client_name", "headers", "memory",
+        "method", "path", "query", "raw_headers", "token",
     )  # fmt: skip
 
     def __init__(
@@ -32,10 +37,17 @@ class Request:
         self._receive = receive
         self._watch: asyncio.Task[None] | None = None
         self._watches = is_gone is None
+        self.memory: Share | None = None
+        """What the body's memory is taken from; None counts none."""
+        self._held: Reservation | None = None
         self.method: str = scope["method"]
         self.path: str = scope["path"]
         self.query: bytes = scope["query_string"]
         self.headers: dict[bytes, bytes] = dict(self.raw_headers)
+        self.client_name: str = scope.get("state", {}).get("client_name", "")
+        """The name in the client's certificate; empty without one."""
+        self.token: Token | None = None
+        """The caller's token, once it is known."""
         self.call = Call("other", request_id(self.headers))
         if is_gone is not None:
             self.call.is_gone = is_gone
@@ -79,12 +91,22 @@ class Request:
         return timeout_s
 
     async def body(self, max_bytes: int) -> bytes:
-        """The whole body, an image; raises TooLarge as soon as it exceeds `max_bytes`."""
+        """The whole body, an image, decoded, once there is memory for it.
+
+        Raises TooLarge as soon as it exceeds `max_bytes`, Unavailable as `stream` does, BadInput or
+        UnsupportedCoding for a Content-Encoding that cannot be decoded.
+        """
+        if b"content-encoding" in self.headers:
+            decoded = bytearray()
+            async for piece in self.stream(max_bytes):
+                decoded += piece
+            return bytes(decoded)
         declared = self.headers.get(b"content-length", b"0")
         if declared.isdigit() and int(declared) > max_bytes:
             raise TooLarge(
                 f"expected an image of at most {max_bytes} bytes, got {int(declared)} bytes"
             )
+        await self._reserve(max_bytes)
         message = await self._next()
         if not message.get("more_body"):
             whole: bytes = message["body"]
@@ -96,11 +118,38 @@ class Request:
             body += message["body"]
             if len(body) > max_bytes:
                 raise TooLarge(f"expected an image of at most {max_bytes} bytes, got more")
+            self._grow(len(body))
         self._watch_disconnect()
         return bytes(body)
 
-    async def stream(self, max_bytes: int) -> AsyncGenerator[bytes, None]:
-        """The body, piece by piece; raises TooLarge as soon as it exceeds `max_bytes`."""
+    def stream(self, max_bytes: int) -> AsyncGenerator[bytes, None]:
+        """The body, decoded, piece by piece, once there is memory for it.
+
+        Raises TooLarge as soon as it exceeds `max_bytes`, Unavailable where its size was not
+        declared and there is no memory for the rest, BadInput or UnsupportedCoding for a
+        Content-Encoding that cannot be decoded.
+        """
+        if b"content-encoding" in self.headers:
+            return self._decoded(max_bytes)
+        return self._pieces(max_bytes)
+
+    async def _decoded(self, max_bytes: int) -> AsyncGenerator[bytes, None]:
+        sent = [value for name, value in self.raw_headers if name == b"content-encoding"]
+        coding = check_coding(b", ".join(sent).decode("latin-1"))
+        pieces = self._pieces(max_bytes)
+        decoded = pieces if coding == "identity" else decode(pieces, coding)
+        size = 0
+        async for piece in decoded:
+            size += len(piece)
+            if size > max_bytes:
+                raise TooLarge(
+                    f"expected a body of at most {max_bytes} bytes, got more in {coding}"
+                )
+            self._grow(size)
+            yield piece
+
+    async def _pieces(self, max_bytes: int) -> AsyncGenerator[bytes, None]:
+        await self._reserve(max_bytes)
         received = 0
         more = True
         while more:
@@ -108,9 +157,34 @@ class Request:
             received += len(message["body"])
             if received > max_bytes:
                 raise TooLarge(f"expected a body of at most {max_bytes} bytes, got more")
+            self._grow(received)
             yield message["body"]
             more = message.get("more_body", False)
         self._watch_disconnect()
+
+    async def _reserve(self, max_bytes: int) -> None:
+        """Wait for memory for a body of declared size before any of it is read."""
+        declared = self.headers.get(b"content-length", b"0")
+        if self.memory is not None and declared.isdigit() and int(declared) > SMALL_BYTES:
+            size = min(int(declared), max_bytes)  # it is read no further
+            self._held = await self.memory.reserve(size, "a body", self.call.is_gone)
+
+    def _grow(self, size: int) -> None:
+        """Hold memory for so much of a body; one of undeclared size must not wait with its part."""
+        if self.memory is None or size <= SMALL_BYTES:
+            return
+        self._held = self._held or Reservation(self.memory, 0)
+        if size <= self._held.count:
+            return
+        budget = self.memory.budget
+        if size > budget.limit:
+            raise TooLarge(
+                f"expected a body of at most {budget.limit} bytes ({budget.origin}), got more"
+            )
+        if not self._held.grow_to(min(size + _STEP_BYTES, budget.limit)):
+            raise Unavailable(
+                f"no memory for more than {size} bytes of a body whose size was not declared"
+            )
 
     async def _next(self) -> Message:
         message = await self._receive()
@@ -127,6 +201,11 @@ class Request:
     async def _disconnected(self) -> None:
         while (await self._receive())["type"] != "http.disconnect":
             pass
+
+    def release(self) -> None:
+        """Give back the memory of the body."""
+        if self._held is not None:
+            self._held.release()
 
     def close(self) -> None:
         """Stop waiting for the client to disconnect."""

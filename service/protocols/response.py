@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from http import HTTPStatus
 from typing import Self
 
 import orjson
@@ -9,6 +10,11 @@ from starlette.types import Send
 
 from service.errors import VitrineError
 from service.tasks.task import JSON
+
+# A browser is to go by the Content-Type, not by what a body looks like.
+_NOSNIFF = (b"x-content-type-options", b"nosniff")
+# Of every answer that does not say how long it may be kept.
+_NO_STORE = (b"cache-control", b"no-store")
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,11 +43,12 @@ class Response:
 
     def header_list(self, request_id: str) -> list[tuple[bytes, bytes]]:
         """Its headers as HTTP and ASGI have them."""
-        headers = [
-            (b"content-type", self.media_type.encode()),
-            (b"content-length", b"%d" % len(self.body)),
-            (b"x-request-id", request_id.encode()),
-        ]
+        headers = [(b"x-request-id", request_id.encode()), _NOSNIFF]
+        if self.status != HTTPStatus.NO_CONTENT:
+            headers.append((b"content-type", self.media_type.encode()))
+            headers.append((b"content-length", b"%d" % len(self.body)))
+        if "Cache-Control" not in self.headers:
+            headers.append(_NO_STORE)
         for name, value in self.headers.items():
             headers.append((name.lower().encode(), value.encode()))
         return headers

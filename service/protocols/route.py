@@ -11,6 +11,7 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 from service.errors import UnknownRoute, WrongMethod
+from service.inference.budget import Share
 from service.inference.registry import Registry
 from service.protocols.request import Request
 from service.protocols.response import Response
@@ -36,6 +37,8 @@ class Context:
     is_draining: Callable[[], bool]
     bentoml_schema: Callable[[], Json]
     """What BentoML's client reads; imports BentoML."""
+    bodies: Share
+    """The memory for request bodies."""
 
 
 Handler = Callable[[Context, Request, Mapping[str, str]], Awaitable[Response]]
@@ -56,8 +59,12 @@ class Route:
     """Whether a model answers: such a request has a deadline, and is refused under overload."""
     task: str = ""
     """The one task whose models answer it; empty for any."""
+    is_health: bool = False
+    """Whether orchestrators ask it, which have no client certificate."""
     is_probe: bool = False
-    """Whether it is polled: neither logged nor traced, and needs no token."""
+    """Whether it is polled: neither logged nor traced."""
+    scope: str | None = "predict"
+    """What a token has to be for, where tokens are needed; None leaves the route open."""
 
 
 class Match(NamedTuple):

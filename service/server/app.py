@@ -8,13 +8,17 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
-from PIL import Image
+from PIL import AvifImagePlugin, Image
 
 from service.artifacts.files import find_artifacts
 from service.artifacts.manifest import Manifest
 from service.engines.gpus import take_gpu
+from service.errors import SettingsError
+from service.inference.memory import Memory
 from service.inference.registry import load_registry
+from service.machine import yield_to_the_event_loop
 from service.protocols import catalog, health, native, pages
+from service.protocols.rates import RateLimit
 from service.protocols.route import Context, Route
 from service.protocols.tokens import read_tokens
 from service.server.dispatch import Dispatcher
@@ -22,6 +26,7 @@ from service.server.drain import Drain
 from service.settings import Settings
 from service.tasks import TASKS, load_plugins
 from service.telemetry import tracing
+from service.telemetry.log import logger
 from service.telemetry.metrics import Metrics, ServedModel
 from service.telemetry.usage import WorkerState, limit_metrics, usage_metrics
 
@@ -50,18 +55,21 @@ class App:
         load_plugins(settings.plugins)
         # Pillow's own limit is lower than what a setting may allow; decode checks first.
         Image.MAX_IMAGE_PIXELS = None
+        # By default it takes as many threads, and their memory, as the machine has cores.
+        AvifImagePlugin.DEFAULT_MAX_THREADS = 1
         folder = None if worker is None else settings.metrics_dir
         state = None if folder is None else WorkerState(folder)
         if settings.device != "cpu" and worker is not None:
             take_gpu(worker)
-        tokens = read_tokens(settings.api_tokens_file)
+        self.memory = Memory(settings, folder, worker or 0)
+        tokens = None if settings.api_tokens_file is None else read_tokens(settings.api_tokens_file)
         artifacts = find_artifacts(settings.models_dir, settings.models, TASKS)
         routes = all_routes()
         served = [served_model(artifact.manifest, routes) for artifact in artifacts]
         self.settings = settings
         self.drain = drain or Drain()
         self.metrics = Metrics(served, all_protocols(routes), folder, is_on=settings.metrics)
-        self.registry = load_registry(artifacts, TASKS, settings, self.metrics)
+        self.registry = load_registry(artifacts, TASKS, settings, self.metrics, memory=self.memory)
         self._scraper = ThreadPoolExecutor(1, thread_name_prefix="metrics")
         context = Context(
             settings,
@@ -71,15 +79,33 @@ class App:
             self._scraper,
             lambda: self.drain.is_on,
             bentoml_schema,
+            self.memory.bodies,
         )
-        self.dispatcher = Dispatcher(context, tokens)
+        rate_per_s = settings.rate_limit_per_s
+        self.dispatcher = Dispatcher(context, RateLimit(rate_per_s, folder) if rate_per_s else None)
+        if tokens is not None:
+            self.dispatcher.require(tokens)
         if tracing.is_configured():
             self.dispatcher.on_answer = tracing.annotate_span
+        self.metrics.watch(self.memory.metrics)
         self.metrics.watch(partial(limit_metrics, settings, served))
         if state is not None:
             self.metrics.watch(partial(usage_metrics, os.getppid()))
             self.metrics.watch(state.metrics)
             state.set_ready()
+
+    def reload(self) -> None:
+        """Read the tokens' file again; where it is unusable, the tokens so far stay."""
+        file = self.settings.api_tokens_file
+        if file is None:
+            return
+        try:
+            tokens = read_tokens(file)
+            self.dispatcher.require(tokens)
+        except (SettingsError, OSError) as error:
+            logger.error("the tokens stay as they were: %s", error)
+            return
+        logger.info("tokens read again", extra={"fields": {"tokens": len(tokens.known)}})
 
     def close(self) -> None:
         """End the threads of the models and of the metrics."""
@@ -121,5 +147,5 @@ def freeze_loaded_objects() -> None:
 
 def limit_decode_threads() -> None:
     """Give the running event loop DECODE_THREADS threads; engines have their own."""
-    executor = ThreadPoolExecutor(DECODE_THREADS, thread_name_prefix="decode")
+    executor = ThreadPoolExecutor(DECODE_THREADS, "decode", yield_to_the_event_loop)
     asyncio.get_running_loop().set_default_executor(executor)

@@ -17,9 +17,10 @@ from PIL import Image
 from starlette.types import ASGIApp
 
 from service.call import Call
-from service.errors import DeadlinePassed, VitrineError
+from service.errors import DeadlinePassed, SettingsError, VitrineError
 from service.server.app import IN_PROCESS, App
 from service.server.front import Front, traced
+from service.settings import Settings
 from service.tasks.task import Answer, Task
 from service.telemetry.log import configure_logging, stop_on_error
 from service.telemetry.stderr import logged_stderr
@@ -68,6 +69,15 @@ def starting(log_format: str) -> Iterator[None]:
     configure_logging(log_format)
     with stop_on_error(log_format), logged_stderr():
         yield
+
+
+def refuse_tls(settings: Settings) -> None:
+    """Raise SettingsError for TLS settings: BentoML opens the connections, by its own options."""
+    if settings.tls_cert_file is not None:
+        raise SettingsError(
+            "VITRINE_TLS_CERT_FILE: expected it only under python -m service; bentoml serve takes "
+            "--ssl-certfile, --ssl-keyfile and --ssl-ca-certs"
+        )
 
 
 async def infer(

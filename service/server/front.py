@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from service.errors import Unavailable, UnknownRoute, VitrineError
+from service.errors import NotSupported, Unavailable, UnknownRoute, VitrineError
 from service.protocols import health
 from service.protocols.request import Request, request_id
 from service.protocols.response import error_response
@@ -30,17 +30,34 @@ class Front:
                 await self._inner(scope, receive, send)
             return
         app = self._started()
+        error: VitrineError
         if scope["type"] == "websocket":
             error = UnknownRoute("expected an HTTP request, got a WebSocket")
             await _deny(error, scope, send, "websocket.http")
+        elif self._inner is not None and _asks_for_another_protocol(scope):
+            error = NotSupported("expected plain HTTP/1.1, got a request for an upgrade")
+            await _deny(error, scope, send, "http", closes=True)
         elif app is None:
             await _deny(Unavailable("not ready"), scope, send, "http")
         else:
             await _answer(app, Request(scope, receive), send)
 
 
-async def _deny(error: VitrineError, scope: Scope, send: Send, kind: str) -> None:
-    await error_response(error).send(send, request_id(dict(scope["headers"])), kind)
+def _asks_for_another_protocol(scope: Scope) -> bool:
+    """Whether uvicorn's own connection has ended a request at its head, and drops its body.
+
+    What comes later it takes for the next request, so no answer may leave the connection open.
+    """
+    return scope["method"] == "CONNECT" or any(name == b"upgrade" for name, _ in scope["headers"])
+
+
+async def _deny(
+    error: VitrineError, scope: Scope, send: Send, kind: str, *, closes: bool = False
+) -> None:
+    response = error_response(error)
+    if closes:
+        response = response.closing()
+    await response.send(send, request_id(dict(scope["headers"])), kind)
 
 
 async def _answer(app: App, request: Request, send: Send) -> None:

@@ -24,14 +24,14 @@ def bind(host: str, port: int) -> socket.socket:
     return listener
 
 
-def listen(listener: socket.socket) -> str:
+def listen(listener: socket.socket, scheme: str = "http") -> str:
     """Listen; return the URL; raises StartError."""
     host, port, *_ = listener.getsockname()
     try:
         listener.listen(BACKLOG)
     except OSError as error:  # another process listens there since `bind`
         raise _cannot_listen(host, port, error) from error
-    return f"http://{_in_url(host)}:{port}"
+    return f"{scheme}://{_in_url(host)}:{port}"
 
 
 def _cannot_listen(host: str, port: int, error: Exception) -> StartError:

@@ -6,7 +6,6 @@ one of two workers may get 14, and half of the machine is idle.
 
 import contextlib
 import gc
-import select
 import selectors
 import signal
 import socket
@@ -18,26 +17,30 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from service.errors import StartError
+from service.server.acceptor import Acceptor
 from service.server.app import App
 from service.server.drain import Drain
+from service.server.heartbeat import LOOK_S
 from service.server.listener import bind, listen
 from service.server.process import WorkerProcess, shared_counts
+from service.server.tls import make_context
 from service.server.worker import READY, run_worker
 from service.settings import Settings
 from service.telemetry.log import configure_logging, logger
 from service.telemetry.stderr import StderrPipe
+from service.telemetry.usage import SupervisorState
 
 Schema: TypeAlias = Callable[[], dict[str, Any]]
 """Describes the service for BentoML's client."""
 
 RESTART_PAUSE_S = 1.0
-ACCEPT_PAUSE_S = 0.05
-FULL_CHANNELS_PAUSE_S = 1.0
+MAX_RESTART_PAUSE_S = 30.0
 
 
 def serve(settings: Settings, host: str, port: int, bentoml_schema: Schema) -> None:
     """Serve until SIGTERM or SIGINT; raises StartError where it cannot start."""
     configure_logging(settings.log_format)
+    make_context(settings)  # unusable files stop the start before any worker does
     listener = bind(host, port)
     try:
         folder = tempfile.TemporaryDirectory(prefix="vitrine-metrics-", dir=settings.metrics_dir)
@@ -57,17 +60,22 @@ class Supervisor:
         self._settings = settings
         self._bentoml_schema = bentoml_schema
         self._listener = listener
-        self._closed = shared_counts(settings.workers)
+        self._counts = shared_counts(settings.workers)
+        self._state = SupervisorState(settings.metrics_dir)
         self._drain = Drain()
         self._selector = selectors.DefaultSelector()
         self._signal_reader, self._signal_writer = socket.socketpair()
         self._workers: list[WorkerProcess] = []
         self._start_at = dict.fromkeys(range(settings.workers), 0.0)
         """For each worker number without a process, when to start one."""
+        self._failed_starts = dict.fromkeys(range(settings.workers), 0)
+        """For each worker number, how many starts have failed since one was ready."""
         self._stop_at: float | None = None
         """When to stop, once it is draining."""
-        self._is_serving = False
-        self._is_accepting = False
+        self._look_at = 0.0
+        """When to look at the workers' heartbeats."""
+        self._acceptor: Acceptor | None = None
+        """Accepts connections, once every worker was ready."""
         self._is_stopping = False
 
     def run(self) -> None:
@@ -83,30 +91,33 @@ class Supervisor:
             while self._workers or not self._is_stopping:
                 self._start_missing()
                 self._stop_when_drained()
+                self._look_at_pulses()
+                if self._acceptor is not None and not self._is_stopping:
+                    self._acceptor.update()
                 for key, _ in self._selector.select(self._timeout_s()):
                     key.data()
         finally:
             for worker in self._workers:
                 worker.kill()
 
-    def _watch(self, source: socket.socket | StderrPipe, act: Callable[[], None]) -> None:
+    def _watch(self, source: socket.socket | StderrPipe | int, act: Callable[[], None]) -> None:
         self._selector.register(source, selectors.EVENT_READ, act)
 
-    def _timeout_s(self) -> float | None:
-        """Seconds until the next thing to do; None if only an event brings one."""
-        if self._is_stopping:
-            return None
-        due = [*self._start_at.values()]
-        if self._stop_at is not None:
-            due.append(self._stop_at)
-        return max(0.0, min(due) - time.monotonic()) if due else None
+    def _timeout_s(self) -> float:
+        """Seconds until the next thing to do."""
+        due = [self._look_at]
+        if not self._is_stopping:
+            due += self._start_at.values()
+            resume_at = self._acceptor.resume_at if self._acceptor is not None else None
+            due += [at for at in (self._stop_at, resume_at) if at is not None]
+        return max(0.0, min(due) - time.monotonic())
 
     def _start_missing(self) -> None:
         now = time.monotonic()
         due = [number for number, start_at in self._start_at.items() if start_at <= now]
         for number in due if not self._is_stopping else ():
             try:
-                worker = WorkerProcess(number, self._closed, self._run_child)
+                worker = WorkerProcess(number, self._counts, self._run_child)
             except OSError as error:  # no more processes, file descriptors or memory
                 self._on_failed_start(number, error)
                 continue
@@ -114,13 +125,20 @@ class Supervisor:
             self._workers.append(worker)
             self._watch(worker.channel, partial(self._on_worker_message, worker))
             self._watch(worker.stderr, partial(self._on_worker_stderr, worker))
+            self._watch(worker.sentinel, partial(self._on_worker_exit, worker))
 
     def _on_failed_start(self, number: int, error: OSError) -> None:
         message = f"cannot start worker {number}: {error.strerror}"
-        if not self._is_serving:
+        if self._acceptor is None:
             raise StartError(message) from error
         logger.error(message)
-        self._start_at[number] = time.monotonic() + RESTART_PAUSE_S
+        self._failed_starts[number] += 1
+        self._start_later(number)
+
+    def _start_later(self, number: int) -> None:
+        """Start a worker after a pause, which doubles with every start that fails."""
+        pause_s = RESTART_PAUSE_S * 2 ** min(self._failed_starts[number], 10)
+        self._start_at[number] = time.monotonic() + min(pause_s, MAX_RESTART_PAUSE_S)
 
     def _run_child(self, number: int, channel: socket.socket) -> None:
         """In the new process: close everything of the supervisor's, then serve.
@@ -130,22 +148,25 @@ class Supervisor:
         """
         signal.set_wakeup_fd(-1)
         self._selector.close()
+        if self._acceptor is not None:
+            self._acceptor.close()
         for opened in (self._listener, self._signal_reader, self._signal_writer):
             opened.close()
         for worker in self._workers:
             worker.close()
         load = partial(App, self._settings, number, self._drain, self._bentoml_schema)
-        run_worker(load, number, channel, self._closed)
+        run_worker(load, number, channel, self._counts)
 
     def _on_worker_message(self, worker: WorkerProcess) -> None:
-        """A worker is ready, cannot start, or has ended."""
+        """A worker is ready, or cannot start."""
         message = worker.receive()
+        if not message:
+            return
         if message == READY:
             worker.is_ready = True
+            self._failed_starts[worker.number] = 0
             self._listen_when_ready()
-        elif not message:
-            self._on_worker_exit(worker)
-        elif not self._is_serving:
+        elif self._acceptor is None:
             raise StartError(message.decode())
         else:
             logger.error("worker %d cannot start: %s", worker.number, message.decode())
@@ -155,68 +176,75 @@ class Supervisor:
             self._selector.unregister(worker.stderr)
 
     def _on_worker_exit(self, worker: WorkerProcess) -> None:
+        self._on_worker_message(worker)  # its last words
+        self._selector.unregister(worker.sentinel)
         self._selector.unregister(worker.channel)
         with contextlib.suppress(KeyError):  # its standard error has ended before
             self._selector.unregister(worker.stderr)
-        exit_code = worker.join()
         self._workers.remove(worker)
-        self._update_accepting()
+        self._rescue_connections(worker)
+        self._count_unavailable()
+        exit_code = worker.join()
         if self._is_stopping:
             return
-        if not self._is_serving:
+        if self._acceptor is None:
             raise StartError(f"worker {worker.number} ended with exit code {exit_code}")
         fields = {"worker": worker.number}
         logger.error("worker ended with exit code %s", exit_code, extra={"fields": fields})
-        self._start_at[worker.number] = time.monotonic() + RESTART_PAUSE_S
+        self._failed_starts[worker.number] += not worker.is_ready
+        self._start_later(worker.number)
 
     def _listen_when_ready(self) -> None:
         """Listen as soon as every worker is ready: before that, connections are refused."""
-        if not self._is_serving and not self._start_at and all(w.is_ready for w in self._workers):
-            url = listen(self._listener)
-            self._is_serving = True
+        if self._acceptor is None and not self._start_at and all(w.is_ready for w in self._workers):
+            url = listen(self._listener, "https" if self._settings.tls_cert_file else "http")
+            self._acceptor = Acceptor(self._listener, self._selector, self._workers)
             logger.info("Listening on %s", url, extra={"fields": {"workers": len(self._workers)}})
-        self._update_accepting()
 
-    def _update_accepting(self) -> None:
-        """Accept while a worker is ready; without one, connections wait in the backlog."""
-        wanted = (
-            self._is_serving
-            and not self._is_stopping
-            and any(worker.is_ready for worker in self._workers)
-        )
-        if wanted and not self._is_accepting:
-            self._watch(self._listener, self._accept)
-        elif self._is_accepting and not wanted:
-            self._selector.unregister(self._listener)
-        self._is_accepting = wanted
+    def _look_at_pulses(self) -> None:
+        """Kill workers that hang; whoever waits for an answer of theirs gets none."""
+        if time.monotonic() < self._look_at:
+            return
+        self._look_at = time.monotonic() + LOOK_S
+        timeout_s = self._settings.hang_timeout_s
+        for worker in filter(WorkerProcess.serves, self._workers):
+            worker.pulse.look()
+            if not worker.takes_connections():
+                self._rescue_connections(worker)
+            if 0 < timeout_s <= worker.pulse.silent_s:
+                fields = {"worker": worker.number}
+                logger.error("worker hangs, and is killed", extra={"fields": fields})
+                worker.kill()
+                self._state.hangs.inc()
+        self._count_unavailable()
 
-    def _accept(self) -> None:
-        try:
-            while True:
-                connection, _ = self._listener.accept()
-                with connection:
-                    self._hand_over(connection)
-        except (BlockingIOError, ConnectionError):
-            pass
-        except OSError as error:  # out of file descriptors or memory, perhaps not for long
-            logger.error("cannot accept a connection: %s", error.strerror)
-            time.sleep(ACCEPT_PAUSE_S)
+    def _count_unavailable(self) -> None:
+        """Say how many of those that were ready take no connections now."""
+        unavailable = [w for w in self._workers if w.is_ready and not w.takes_connections()]
+        self._state.unavailable.set(len(unavailable))
 
-    def _hand_over(self, connection: socket.socket) -> None:
-        ready = [worker for worker in self._workers if worker.is_ready]
-        by_load = sorted(ready, key=lambda worker: worker.open_connections)
-        taken = any(worker.hand_over(connection) for worker in by_load)
-        if not taken and _wait_for_room(ready):  # a burst has filled the channels
-            taken = any(worker.hand_over(connection) for worker in by_load)
-        if not taken:
-            why = "every worker's channel is full" if ready else "no worker is ready"
-            logger.error("%s: connection refused", why)
+    def _rescue_connections(self, worker: WorkerProcess) -> None:
+        """Give to others what a worker has not taken, and will not for now."""
+        if self._acceptor is not None:
+            self._acceptor.share_out_again(worker.take_back())
 
     def _on_signal(self) -> None:
-        """Drain first if that is configured, then stop; stop at once on a second signal."""
+        """Pass SIGHUP on; else drain first if that is configured, then stop.
+
+        A second signal to end stops at once.
+        """
         (number,) = self._signal_reader.recv(1)
+        if number == signal.SIGHUP:
+            for worker in self._workers:
+                worker.reload()
+            return
         drain_s = self._settings.drain_s
-        if number == signal.SIGTERM and drain_s and self._is_serving and not self._drain.is_on:
+        if (
+            number == signal.SIGTERM
+            and drain_s
+            and self._acceptor is not None
+            and not self._drain.is_on
+        ):
             logger.info("draining", extra={"fields": {"drain_s": drain_s}})
             self._drain.begin()
             self._stop_at = time.monotonic() + drain_s
@@ -233,9 +261,8 @@ class Supervisor:
         was_stopping, self._is_stopping = self._is_stopping, True
         if not was_stopping:
             logger.info("shutting down")
-            if self._is_accepting:
-                self._accept()  # what has arrived meanwhile
-            self._update_accepting()
+            if self._acceptor is not None:
+                self._acceptor.finish()
             self._listener.close()
             self._drain.begin()
         for worker in self._workers:
@@ -247,11 +274,3 @@ class Supervisor:
 
 def _ignore(_number: int, _frame: object) -> None:
     """Do nothing: `_on_signal` reads the signal's number from the wake-up socket."""
-
-
-def _wait_for_room(workers: list[WorkerProcess]) -> bool:
-    """Wait until the channel of some worker has room; return False if none has in time."""
-    poll = select.poll()
-    for worker in workers:
-        poll.register(worker.channel, select.POLLOUT)
-    return bool(poll.poll(1000 * FULL_CHANNELS_PAUSE_S))

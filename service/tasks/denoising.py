@@ -13,9 +13,10 @@ from service.engines.engine import Tensors
 from service.errors import BadInput, TooLarge
 from service.part import Part
 from service.pixels.decode import unpack
+from service.pixels.depth import SIXTEEN_BIT_MODES
 from service.pixels.luma import SHRINK, Chroma, brightness, is_grey, shrunk
 from service.pixels.noise import noise_sigma, unclipped
-from service.pixels.preprocess import Floats, Pixels, scale, to_pixels, upright
+from service.pixels.preprocess import Floats, Pixels, scale, separate, to_pixels
 from service.pixels.spec import Input, KeepSize, Scale, Tiling
 from service.pixels.tiles import cut, network_pixels, padded
 from service.tasks.task import (
@@ -34,6 +35,9 @@ PNG = "image/png"
 STRIP_ROWS = 64
 # Noise from which the colours are the network's alone; below, it takes more out than it should.
 TRUSTED_SIGMA = 0.2
+# Colours and alpha that come in, colours that go out; a PNG of noise is as large as its pixels,
+# and is copied once.
+_ITEM_BYTES_A_PIXEL = 4 + 3 + 4 + 4
 
 
 class DenoisingSpec(TaskSpec):
@@ -118,6 +122,10 @@ class Denoising(PiecewiseTask[Picture, Pixels]):
         """An opened image -> its pixels; raises BadInput or TooLarge for its size."""
         check_size(image, limits.max_denoise_pixels)
         return split(image)
+
+    def item_bytes(self, image: Image.Image) -> int:
+        """Of the colours that go in and come out, of alpha, and of the PNG."""
+        return image.width * image.height * _ITEM_BYTES_A_PIXEL
 
     def from_tensors(self, tensors: Tensors, limits: ImageLimits) -> Picture:
         """The one input, (height, width, 1) in 0..1."""
@@ -251,30 +259,22 @@ def is_small(height: int, width: int) -> bool:
 
 
 def _is_stored_grey(image: Image.Image) -> bool:
-    return image.mode in ("1", "L", "LA") or image.mode.startswith("I;16")
+    return image.mode in ("1", "L", "LA", *SIXTEEN_BIT_MODES)
 
 
 def split(image: Image.Image) -> Picture:
-    """An opened image -> its colours, grey or red, green and blue, and its alpha.
-
-    In strips, so that no second copy of the image is made: 3 or 4 bytes a pixel.
-    """
+    """An opened image -> its colours, grey or red, green and blue, and its alpha."""
     unpack(image)
-    image = upright(image)
-    mode = "L" if _is_stored_grey(image) else "RGB"
-    colors = np.empty((image.height, image.width, len(mode)), np.uint8)
-    has_alpha = image.has_transparency_data
-    alpha = np.empty(colors.shape[:2], np.uint8) if has_alpha else None
-    for top in range(0, image.height, STRIP_ROWS):
-        rows = slice(top, min(top + STRIP_ROWS, image.height))
-        strip = image.crop((0, rows.start, image.width, rows.stop))
-        if alpha is not None:
-            strip = strip.convert("RGBA")
-            alpha[rows] = np.asarray(strip.getchannel("A"))
-        colors[rows] = np.asarray(strip.convert(mode)).reshape(colors[rows].shape)
-    if mode == "RGB" and is_grey(colors):
+    separated, transparency = separate(image)
+    colors = np.empty((separated.height, separated.width, len(separated.mode)), np.uint8)
+    for top in range(0, separated.height, STRIP_ROWS):  # without a copy of the whole on the way
+        rows = slice(top, min(top + STRIP_ROWS, separated.height))
+        strip = separated.crop((0, rows.start, separated.width, rows.stop))
+        colors[rows] = np.asarray(strip).reshape(colors[rows].shape)
+    if separated.mode == "RGB" and is_grey(colors):
         colors = colors[..., :1].copy()
-    return Picture(colors, alpha, mode)
+    alpha = None if transparency is None else np.asarray(transparency)
+    return Picture(colors, alpha, separated.mode)
 
 
 def to_png(colors: Pixels, alpha: Pixels | None, mode: str) -> bytes:

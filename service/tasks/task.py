@@ -1,5 +1,6 @@
 """The interface of a task: everything that depends on the kind of model is in its class."""
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Mapping, Sequence
 from io import BytesIO
@@ -122,6 +123,10 @@ class Task(ABC, Generic[Item, Output]):
         """An opened image -> an item; raises RequestError."""
 
     @abstractmethod
+    def item_bytes(self, image: Image.Image) -> int:
+        """The most bytes that the item of an opened image takes until it is answered."""
+
+    @abstractmethod
     def from_tensors(self, tensors: Tensors, limits: ImageLimits) -> Item:
         """The network's inputs for one item, as the manifest names them; raises RequestError."""
 
@@ -163,10 +168,16 @@ class ImageTask(Task[Floats, dict[str, Floats]]):
     def __init__(self, manifest: Manifest) -> None:
         super().__init__(manifest)
         (self._input,) = manifest.inputs
+        values = math.prod(side or 0 for side in manifest.input.shape)
+        self._item_bytes = values * np.dtype(manifest.input.dtype).itemsize
 
     def from_image(self, image: Image.Image, limits: ImageLimits) -> Floats:
         """An opened image -> (height, width, channels)."""
         return decode(image, self.manifest.input)
+
+    def item_bytes(self, image: Image.Image) -> int:
+        """Of the network's input, whatever the image's size."""
+        return self._item_bytes
 
     def from_tensors(self, tensors: Tensors, limits: ImageLimits) -> Floats:
         """The one input, (height, width, channels)."""

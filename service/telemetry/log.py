@@ -9,17 +9,26 @@ import time
 import warnings
 from collections.abc import Iterator
 from types import TracebackType
-from typing import TextIO
+from typing import TextIO, TypeAlias
 
 from service.call import Call
 from service.errors import StartError, VitrineError
+from service.telemetry.quiet import quiet_decoders
+from service.telemetry.repeats import Repeats
 
 MAX_PATH_LENGTH = 200
+MAX_MESSAGE_LENGTH = 2000
+MAX_TRACEBACK_LENGTH = 8000
 
 logger = logging.getLogger("vitrine")
 
 # BentoML gives these loggers handlers of its own.
 _BENTOML_LOGGERS = ("bentoml", "circus", "uvicorn.error")
+
+
+ExceptionInfo: TypeAlias = (
+    tuple[type[BaseException], BaseException, TracebackType | None] | tuple[None, None, None]
+)
 
 
 class JsonFormatter(logging.Formatter):
@@ -31,24 +40,28 @@ class JsonFormatter(logging.Formatter):
             "time": time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
             + f".{int(record.msecs):03d}Z",
             "level": record.levelname.lower(),
-            "message": record.getMessage(),
+            "message": _shortened(record.getMessage(), MAX_MESSAGE_LENGTH),
         }
         fields |= _fields(record)
         if record.exc_info:
-            fields["exception"] = self.formatException(record.exc_info)
+            text = self.formatException(record.exc_info)
+            fields["exception"] = _shortened(text, MAX_TRACEBACK_LENGTH)
         return json.dumps(fields)
 
 
 class TextFormatter(logging.Formatter):
-    """One line with the message, and the fields as key=value; a traceback follows it."""
+    """One line with the message, and the fields as key=value; an indented traceback follows it."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802
         """The record's time, level, message and fields; escapes keep a line one line."""
-        message = record.message
-        if not message.isprintable():
-            message = json.dumps(message)[1:-1]
+        message = _printable(_shortened(record.message, MAX_MESSAGE_LENGTH))
         pairs = (f"{key}={_plain(value)}" for key, value in _fields(record).items())
         return " ".join([self.formatTime(record), record.levelname, message, *pairs])
+
+    def formatException(self, ei: ExceptionInfo) -> str:  # noqa: N802
+        """The traceback; none of its lines looks like a log line, whatever is in the error."""
+        text = _shortened(super().formatException(ei), MAX_TRACEBACK_LENGTH)
+        return "\n".join(f"  {_printable(line)}" for line in text.split("\n"))
 
 
 def _fields(record: logging.LogRecord) -> dict[str, object]:
@@ -62,11 +75,13 @@ class _StderrHandler(logging.Handler):
     """Writes to standard error, also while file descriptor 2 leads into a pipe."""
 
     real_stderr: TextIO | None = None
+    repeats = Repeats()
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
             stream = self.real_stderr or sys.stderr
-            stream.write(self.format(record) + "\n")
+            for each in self.repeats.admit(record):
+                stream.write(self.format(each) + "\n")
             stream.flush()
         except Exception:
             self.handleError(record)
@@ -78,8 +93,11 @@ log_handler = _StderrHandler()
 def configure_logging(log_format: str) -> None:
     """Send every logger's lines, Python's warnings and uncaught exceptions to standard error.
 
-    To be called again after an import of BentoML, which configures logging itself.
+    What decoders say of a caller's image is not logged. To be called again after an import of
+    BentoML, which configures logging itself.
     """
+    quiet_decoders()
+    log_handler.repeats = Repeats()
     log_handler.setFormatter(JsonFormatter() if log_format == "json" else TextFormatter())
     root = logging.getLogger()
     root.handlers[:] = [log_handler]
@@ -91,8 +109,7 @@ def configure_logging(log_format: str) -> None:
         logging.getLogger(name).handlers.clear()
         logging.getLogger(name).propagate = True
     logger.setLevel(logging.INFO)
-    # The answer says what the form parser would warn of.
-    logging.getLogger("python_multipart").setLevel(logging.ERROR)
+    logging.getLogger("uvicorn.error").setLevel(logging.ERROR)  # the answer says it: a 400, a 501
     warnings.showwarning = _log_warning  # type: ignore[assignment]  # `_` for two arguments
     sys.excepthook = _log_uncaught
     threading.excepthook = lambda raised: _log_uncaught(
@@ -158,6 +175,16 @@ def unexpected_error(call: Call, error: Exception) -> VitrineError:
 
 def _milliseconds(seconds: float) -> float:
     return round(1000 * seconds, 3)
+
+
+def _shortened(text: str, limit: int) -> str:
+    """The beginning and the end of a text that is too long."""
+    half = limit // 2
+    return text if len(text) <= limit else f"{text[:half]} … {text[-half:]}"
+
+
+def _printable(text: str) -> str:
+    return text if text.isprintable() else json.dumps(text)[1:-1]
 
 
 def _plain(value: object) -> str:

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 _STARTED = "started"
 _STARTS = "vitrine_worker_starts_total"
 _READY = "vitrine_workers_ready"
+_HANGS = "vitrine_worker_hangs_total"
+_UNAVAILABLE = "workers_unavailable"
 
 
 def limit_metrics(settings: Settings, models: Sequence[ServedModel]) -> Iterator[Metric]:
@@ -57,21 +59,39 @@ class WorkerState:
 
     def metrics(self) -> Iterator[Metric]:
         """The state of all workers, and when the first of them was started."""
-        totals = read_totals(self._folder, (_STARTS, _READY))
+        names = (_STARTS, _READY, _UNAVAILABLE, _HANGS)
+        totals = {name: rows[()][0] for name, rows in read_totals(self._folder, names).items()}
         yield CounterMetricFamily(
-            _STARTS, "Times that a process was started to serve", value=totals[_STARTS][()][0]
+            _STARTS, "Times that a process was started to serve", value=totals[_STARTS]
         )
         yield GaugeMetricFamily(
             _READY,
             "Processes that serve; fewer than vitrine_workers where one cannot start",
-            value=totals[_READY][()][0],
+            value=totals[_READY] - totals.get(_UNAVAILABLE, 0),
         )
+        if _HANGS in totals:  # BentoML's server does not look
+            yield CounterMetricFamily(
+                _HANGS, "Times that a process was killed because it hung", value=totals[_HANGS]
+            )
         # The time of one file: each worker's own clock reading might differ by a second.
         yield GaugeMetricFamily(
             "vitrine_start_time_seconds",
             "When the server was started, in seconds since 1970",
             value=(self._folder / _STARTED).stat().st_mtime,
         )
+
+
+class SupervisorState:
+    """What the parent of the workers finds out about them."""
+
+    def __init__(self, folder: Path | None) -> None:
+        """Begin at zero; `folder` is what the processes of the server share."""
+        tables = (Table(_HANGS, ((),)), Table(_UNAVAILABLE, ((),), is_gauge=True))
+        values = open_values(folder, tables)
+        self.hangs = Counter(values, 0)
+        """Workers that were killed because they did nothing."""
+        self.unavailable = Gauge(values, 1)
+        """Workers that were ready, and hang or end."""
 
 
 def usage_metrics(server_pid: int) -> Iterator[Metric]:

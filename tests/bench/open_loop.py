@@ -20,6 +20,8 @@ NAP_S = 300e-6  # longer than the generator is late by itself; shorter naps take
 DRAIN_S = 10.0
 OK = b"200"
 OVERLOADED = b"503"
+CUT = b"cut"
+"""In place of a status: the connection ended without an answer."""
 
 
 @dataclass
@@ -53,6 +55,8 @@ class _Connection:
         self.socket.setblocking(False)
         self.due = 0.0
         self.received = b""
+        self.is_closing = False
+        """Whether the server has announced that it closes the connection."""
         selector.register(self.socket, selectors.EVENT_READ, self)
 
     def status(self) -> bytes | None:
@@ -73,6 +77,7 @@ class _Connection:
         if len(body) < int(length.partition(b"\r\n")[0]):
             return None
         self.received = b""
+        self.is_closing = b"\r\nconnection: close" in head
         return head[9:12]
 
 
@@ -161,12 +166,16 @@ class Generator:
             if status == b"":
                 if connection not in self._idle:
                     self._busy -= 1
+                    answers.append((CUT, time.perf_counter() - connection.due))
                 else:
                     self._idle.remove(connection)  # closed for having been idle
                 self._forget(connection)
                 continue
             self._busy -= 1
-            self._idle.append(connection)
+            if connection.is_closing:
+                self._forget(connection)
+            else:
+                self._idle.append(connection)
             answers.append((status, time.perf_counter() - connection.due))
         return answers
 

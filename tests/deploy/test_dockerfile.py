@@ -69,7 +69,7 @@ def test_target_runs_as_a_user_with_an_init(target: str) -> None:
     assert all(arguments.startswith("--from=") for arguments in copied)
 
 
-@pytest.mark.parametrize(("target", "lock"), [("cpu", "serve"), ("gpu", "gpu")])
+@pytest.mark.parametrize(("target", "lock"), [("cpu", "serve"), ("gpu", "gpu"), ("verify", "sign")])
 def test_packages_come_from_the_hashed_lock(target: str, lock: str) -> None:
     steps = ancestry(f"packages-{target}")
     assert ("COPY", f"requirements/{lock}.lock ./") in steps

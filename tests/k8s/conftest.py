@@ -9,6 +9,7 @@ HPA = "  - ../../components/hpa\n"
 # What an overlay becomes with one line more, or another line.
 VARIANTS = {
     "cpu with keda": CPU.replace(HPA, "  - ../../components/keda\n"),
+    "cpu with tls": CPU + "  - ../../components/tls\n",
     "cpu with load-test": CPU + "  - ../../components/load-test\n",
 }
 

@@ -92,6 +92,19 @@ def has_all_three_probes(manifests: Manifests) -> list[str]:
     ]
 
 
+def probes_speak_what_is_served(manifests: Manifests) -> list[str]:
+    """A probe over HTTP never succeeds on a port of TLS, nor the other way round."""
+    return [
+        f"{pod.name}: expected a {probe} with scheme {scheme}"
+        for pod, container in containers(manifests, "Deployment")
+        for scheme in [
+            "HTTPS" if "VITRINE_TLS_CERT_FILE" in environment(container, manifests) else "HTTP"
+        ]
+        for probe in ("startupProbe", "readinessProbe", "livenessProbe")
+        if container.get(probe, {}).get("httpGet", {}).get("scheme", "HTTP") != scheme
+    ]
+
+
 def has_no_service_links(manifests: Manifests) -> list[str]:
     """Kubernetes would put the addresses of all Services into the environment."""
     return [

@@ -19,7 +19,12 @@ from tests.k8s.routing import backends
 
 INSIDE = [route.path for route in (*health.ROUTES, *pages.ROUTES)]
 # Made by hand before the first `kubectl apply`: tokens are in no repository.
-SECRETS = {"vitrine-api-tokens": {"tokens"}, "vitrine-load-test-token": {"token"}}
+SECRETS = {
+    "vitrine-api-tokens": {"tokens"},
+    "vitrine-metrics-token": {"token"},
+    "vitrine-load-test-token": {"token"},
+    "vitrine-tls": {"tls.crt", "tls.key", "ca.crt"},
+}
 
 
 def selectors_match_pods(manifests: Manifests) -> list[str]:
@@ -115,7 +120,10 @@ def _traffic_references(manifest: Manifest) -> Iterator[tuple[str, str]]:
         case "Service":
             yield from (("port", str(port["targetPort"])) for port in spec["ports"])
         case "ServiceMonitor":
-            yield from (("Service port", endpoint["port"]) for endpoint in spec["endpoints"])
+            for endpoint in spec["endpoints"]:
+                yield "Service port", endpoint["port"]
+                credentials = endpoint["authorization"]["credentials"]
+                yield "Secret key", f"{credentials['name']}/{credentials['key']}"
         case "HTTPRoute":
             for rule in spec["rules"]:
                 for backend in rule["backendRefs"]:
@@ -191,7 +199,7 @@ def eviction_is_possible(manifests: Manifests) -> list[str]:
 
 
 def only_clients_routes_are_public(manifests: Manifests) -> list[str]:
-    """Probes, metrics and the page are for those inside; the first two need no token."""
+    """Probes, metrics and the page are for those inside: probes and page need no token."""
     return [
         f"{title(route)} publishes {path}"
         for route in of_kind(manifests, "HTTPRoute")

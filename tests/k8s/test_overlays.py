@@ -8,7 +8,7 @@ import yaml
 
 from service.artifacts.manifest import Manifest as ModelManifest
 from service.artifacts.manifest import read_manifest
-from service.protocols import catalog, native
+from service.protocols import catalog, health, native
 from service.tasks import TASKS
 from tests.k8s.conftest import CPU
 from tests.k8s.manifests import (
@@ -99,11 +99,35 @@ def test_gpu_pod_may_take_longer_to_start(rendered: dict[str, Manifests]) -> Non
 
 def test_tokens_are_required(manifests: Manifests) -> None:
     for pod, container in containers(manifests, "Deployment"):
-        [volume] = [one["secret"] for one in pod.spec["volumes"] if "secret" in one]
+        [volume] = [one["secret"] for one in pod.spec["volumes"] if one["name"] == "api-tokens"]
         [mount] = [one for one in container["volumeMounts"] if one["name"] == "api-tokens"]
         assert not volume.get("optional", False)
         file = environment(container, manifests)["VITRINE_API_TOKENS_FILE"]
         assert file == f"{mount['mountPath']}/tokens"
+
+
+def test_tls_files_are_those_of_the_mounted_secret(rendered: dict[str, Manifests]) -> None:
+    manifests = rendered["cpu with tls"]
+    [(pod, container)] = containers(manifests, "Deployment")
+    [volume] = [one["secret"] for one in pod.spec["volumes"] if one["name"] == "tls"]
+    [mount] = [one for one in container["volumeMounts"] if one["name"] == "tls"]
+    settings = environment(container, manifests)
+    assert settings["VITRINE_TLS_CERT_FILE"] == f"{mount['mountPath']}/tls.crt"
+    assert settings["VITRINE_TLS_KEY_FILE"] == f"{mount['mountPath']}/tls.key"
+    assert volume["secretName"] == "vitrine-tls"
+    [endpoint] = named(manifests, "ServiceMonitor/vitrine")["spec"]["endpoints"]
+    assert endpoint["scheme"] == "https"
+
+
+def test_prometheus_shows_a_token_where_metrics_are_scraped(manifests: Manifests) -> None:
+    """Without one every scrape would be a 401."""
+    [scope] = {route.scope for route in health.ROUTES if route.path == "/metrics"}
+    assert scope is not None
+    for monitor in of_kind(manifests, "ServiceMonitor"):
+        for endpoint in monitor["spec"]["endpoints"]:
+            assert endpoint["path"] == "/metrics"
+            assert endpoint["authorization"]["type"] == "Bearer"
+            assert not endpoint["authorization"]["credentials"].get("optional", False)
 
 
 def test_changed_setting_rolls_the_pods(tmp_path: Path, rendered: dict[str, Manifests]) -> None:

@@ -48,6 +48,13 @@ BREAKS: list[tuple[Policy, str, str, object]] = [
         GONE,
     ),
     (
+        policies.probes_speak_what_is_served,
+        DEPLOYMENT,
+        f"{CONTAINER}.livenessProbe.httpGet.scheme",
+        "HTTPS",
+    ),
+    (policies.probes_speak_what_is_served, SETTINGS, "data.VITRINE_TLS_CERT_FILE", "/tls.crt"),
+    (
         policies.memory_limit_equals_request,
         DEPLOYMENT,
         f"{CONTAINER}.resources.requests.memory",
@@ -120,6 +127,12 @@ BREAKS: list[tuple[Policy, str, str, object]] = [
     (relations.references_exist, DEPLOYMENT, f"{CONTAINER}.livenessProbe.httpGet.port", "web"),
     (relations.references_exist, "Service/vitrine", "spec.ports.0.targetPort", 8080),
     (relations.references_exist, "ServiceMonitor/vitrine", "spec.endpoints.0.port", "metrics"),
+    (
+        relations.references_exist,
+        "ServiceMonitor/vitrine",
+        "spec.endpoints.0.authorization.credentials.key",
+        "tokens",
+    ),
     (relations.references_exist, "HTTPRoute/vitrine", "spec.rules.0.backendRefs.0.port", 3000),
     (relations.references_exist, "NetworkPolicy/vitrine", "spec.ingress.0.ports.0.port", 8080),
     (

@@ -1,5 +1,4 @@
 import base64
-import hashlib
 import re
 import subprocess
 from pathlib import Path
@@ -10,7 +9,7 @@ import yaml
 from service.errors import Unauthorized
 from service.protocols.tokens import read_tokens
 from tests.k8s import policies, relations
-from tests.k8s.manifests import K8S, Manifests, named, render_text
+from tests.k8s.manifests import K8S, Manifests, environment, named, render_text
 from tests.k8s.routing import backends
 from tests.k8s.validation import VERSIONS, validate
 from tests.programs import program
@@ -93,29 +92,47 @@ def test_scaling_to_zero_has_a_trigger_outside_of_the_pods(tmp_path: Path) -> No
     assert any("vitrine_" not in query for query in queries)
 
 
-def test_tokens_secret_is_what_the_service_reads(tmp_path: Path) -> None:
+def test_signed_models_are_verified_before_the_pod_serves_them(tmp_path: Path) -> None:
+    manifests = render_text(overlay("Signed models"), tmp_path)
+    pod = named(manifests, "Deployment/vitrine")["spec"]["template"]["spec"]
+    [verify] = pod["initContainers"]
+    models, _, key, *_ = verify["args"]
+    assert environment(pod["containers"][0], manifests)["VITRINE_MODELS_DIR"] == models
+    mounted = {mount["name"]: mount["mountPath"] for mount in verify["volumeMounts"]}
+    assert mounted["models"] == models
+    [file] = named(manifests, "ConfigMap/vitrine-signing-key")["data"]
+    assert key == f"{mounted['signing-key']}/{file}"
+    assert all(mount.get("readOnly") for mount in verify["volumeMounts"] if mount["name"] != "tmp")
+    for policy in (policies.has_no_privileges, policies.root_is_read_only):
+        assert policy(manifests) == []
+
+
+def test_tokens_of_the_secrets_are_what_the_service_reads(tmp_path: Path) -> None:
     kubectl = program("kubectl")
     [block] = [text for text in SHELL if "vitrine-api-tokens" in text]
     # Of the commands that need a cluster, `create` can be tried without one.
     shim = (
-        f'kubectl() {{ [ "$1" = apply ] || {kubectl} "$@" --dry-run=client -o yaml; }}\n'
+        f'kubectl() {{ [ "$1" = apply ] || {kubectl} "$@" --dry-run=client -o yaml; echo ---; }}\n'
         "trap 'printf %s \"$TOKEN\" > token' EXIT\n"
     )
     ran = subprocess.run(
         ["sh", "-euc", shim + block], cwd=tmp_path, capture_output=True, text=True, check=False
     )
     assert ran.returncode == 0, ran.stderr
-    secret = yaml.safe_load(ran.stdout)
-    assert secret["metadata"] == {"name": "vitrine-api-tokens", "namespace": "vitrine"} | {
-        "creationTimestamp": None
-    }
+    secrets = {one["metadata"]["name"]: one for one in yaml.safe_load_all(ran.stdout) if one}
+    assert secrets.keys() == {"vitrine-api-tokens", "vitrine-metrics-token"}
+    assert {one["metadata"]["namespace"] for one in secrets.values()} == {"vitrine"}
     digests = tmp_path / "mounted"
-    digests.write_bytes(base64.b64decode(secret["data"]["tokens"]))
-    token = (tmp_path / "token").read_text()
-    assert digests.read_text().strip() == hashlib.sha256(token.encode()).hexdigest()
-    read_tokens(digests).identify({b"authorization": f"Bearer {token}".encode()})
+    digests.write_bytes(base64.b64decode(secrets["vitrine-api-tokens"]["data"]["tokens"]))
+    scraper = base64.b64decode(secrets["vitrine-metrics-token"]["data"]["token"])
+    client = (tmp_path / "token").read_bytes()
+    tokens = read_tokens(digests)
+    for token, name, scope in ((client, "shop", "predict"), (scraper, "prometheus", "metrics")):
+        found = tokens.identify([(b"authorization", b"Bearer " + token)])
+        assert (found.name, found.scopes) == (name, (scope,))
+        assert token not in digests.read_bytes()
     with pytest.raises(Unauthorized):
-        read_tokens(digests).identify({})
+        tokens.identify([])
 
 
 def test_named_folders_and_files_are_there() -> None:

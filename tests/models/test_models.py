@@ -21,6 +21,7 @@ from service.artifacts.manifest import (
 from service.engines.device import open_engine
 from service.engines.engine import Engine
 from service.engines.keras import KerasEngine
+from service.inference.memory import Memory
 from service.inference.model import Model
 from service.pixels.preprocess import Floats, preprocess
 from service.settings import Settings
@@ -150,7 +151,9 @@ def test_sample_is_answered_as_recorded(folder: Path, device: Device) -> None:
     artifact = Artifact(folder, read_manifest(folder, TASKS))
     manifest = artifact.manifest
     engine, task = opened(folder, manifest.engine[device]), TASKS[manifest.task.type](manifest)
-    model = Model(artifact, task, engine, Settings(workers=1), metrics_of(manifest))
+    settings = Settings(workers=1)
+    memory = Memory(settings, None, 0).share_of_model()
+    model = Model(artifact, task, engine, settings, metrics_of(manifest), memory=memory)
     model.prove()
     model.close()
 

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import math
+import re
 import subprocess
 import threading
 import time
@@ -15,7 +16,7 @@ import httpx
 import yaml
 
 from tests.drawing import encode, gradient
-from tests.observability.files import RULES, read_yaml
+from tests.observability.files import OBSERVABILITY, RULES
 from tests.programs import program
 from tests.server import CHECKOUT, Server, free_port
 
@@ -26,6 +27,10 @@ PAUSE_S = 0.1
 IMAGES_PER_FORM = 64
 # So that what needs a day, a week or hours of history has enough after seconds.
 SHORTENED = {"offset 7d": "offset 3s", "offset 6h": "offset 3s", "> 7 * 3600": "> 3"}
+CREDENTIALS_FILE = "/etc/prometheus/vitrine-token"
+_COMMENTED_TOKEN = re.compile(
+    r"^( +)# ( *(?:authorization:|type: Bearer|credentials_file: ).*)$", re.MULTILINE
+)
 
 
 @dataclass
@@ -56,14 +61,21 @@ class Prometheus:
 
 @contextlib.contextmanager
 def watching(
-    server: Server, folder: Path, place: dict[str, str] | None = None
+    server: Server,
+    folder: Path,
+    place: dict[str, str] | None = None,
+    token_file: Path | None = None,
 ) -> Iterator[Prometheus]:
     """Run Prometheus with other addresses, intervals and spans than configured.
 
-    `place` replaces the labels of the service: where it would run.
+    `place` replaces the labels of the service: where it would run. With a token the comment of the
+    configuration that shows how to send one is no comment.
     """
     port = free_port()
-    config = read_yaml("observability/prometheus.yml")
+    text = (OBSERVABILITY / "prometheus.yml").read_text()
+    if token_file is not None:
+        text = _COMMENTED_TOKEN.sub(r"\1\2", text).replace(CREDENTIALS_FILE, str(token_file))
+    config = yaml.safe_load(text)
     config["global"] = dict.fromkeys(config["global"], INTERVAL)
     addresses = {"vitrine": server.url, "prometheus": f"http://127.0.0.1:{port}"}
     for job in config["scrape_configs"]:

@@ -1,7 +1,9 @@
 """A real Prometheus scrapes a running service under load: every query and rule has an answer."""
 
+import hashlib
 import re
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -78,3 +80,15 @@ def test_errors_are_seen_by_their_alert_and_health_by_none(prometheus: Prometheu
     alerts = prometheus.get("alerts")["alerts"]
     notes = [note for alert in alerts for note in alert["annotations"].values()]
     assert not [note for note in notes if "error expanding" in note or "no value" in note]
+
+
+def test_metrics_behind_a_token_are_scraped_as_the_configuration_shows(tmp_path: Path) -> None:
+    tokens, token_file = tmp_path / "tokens", tmp_path / "token"
+    tokens.write_text(f"{hashlib.sha256(b'of-prometheus').hexdigest()} metrics")
+    token_file.write_text("of-prometheus")
+    with (
+        serve(tmp_path, workers=1, models="fashion-mnist-mlp", api_tokens_file=tokens) as server,
+        watching(server, tmp_path, token_file=token_file) as running,
+    ):
+        assert running.unanswered({'up{job="vitrine"} == 1'}) == set()
+        assert running.unanswered({"vitrine_workers_ready"}) == set()

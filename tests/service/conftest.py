@@ -5,8 +5,10 @@ from collections.abc import Iterator
 
 import httpx
 import pytest
+from selenium import webdriver
 
 from tests.asgi import in_process
+from tests.browser import opened_browser
 from tests.server import Server, bentoml_command, running, serve
 
 LIMITS = {
@@ -48,4 +50,11 @@ def bentoml_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]
 def client() -> Iterator[httpx.Client]:
     """A client of an app in this process that serves all shipped models."""
     with in_process(**LIMITS) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[webdriver.Chrome]:
+    """One browser for all tests that need one."""
+    with opened_browser() as opened:
         yield opened

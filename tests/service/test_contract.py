@@ -1,5 +1,6 @@
 """The HTTP contract: one table of requests and answers, run against both servers."""
 
+import gzip
 import json
 import pickle
 import re
@@ -7,6 +8,7 @@ import socket
 import subprocess
 import sys
 import time
+import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +21,7 @@ from tests.drawing import encode, gradient, image_of
 from tests.exposition import Series, parsed, value
 from tests.server import CHECKOUT, Server, environment
 from tests.service.protocols.test_native import DENOISE, DIGIT, PNG, PREDICT, SAMPLE, upload
+from tests.service.telemetry.test_quiet import odd_tiff
 
 PICKLE = "application/vnd.bentoml+pickle"
 SERVERS = ["server", "bentoml_server"]
@@ -72,6 +75,14 @@ def images(*bodies: bytes) -> dict[str, Any]:
     return {"files": [("image", (f"{number}.png", body)) for number, body in enumerate(bodies)]}
 
 
+def coded(body: bytes, coding: str = "gzip") -> dict[str, Any]:
+    return {"content": body, "headers": PNG | {"Content-Encoding": coding}}
+
+
+CUT_FORM = raw(
+    b'--x\r\nContent-Disposition: form-data; name="image"\r\n\r\n' + SAMPLE,
+    "multipart/form-data; boundary=x",
+)
 LARGE = SAMPLE + bytes(1_000_000)
 JSON = b'{"image": "aGVsbG8="}'
 WRONG_BODIES = [
@@ -87,11 +98,14 @@ TABLE = [
     Row("POST", "/classify", 200, CLASSIFIED, sent=form()),
     Row("POST", "/classify", 200, CLASSIFIED, sent=form(model="hand-signs", top_k="1")),
     Row("POST", "/classify", 200, CLASSIFIED, sent=form(encode(gradient(), "WEBP"))),
+    Row("POST", "/classify", 200, CLASSIFIED, sent={"files": {"image": (None, SAMPLE)}}),
     Row("POST", "/denoise", 200, IMAGE, sent=form(DIGIT)),
     Row("POST", "/denoise", 200, IMAGE, sent=form(DIGIT, model="denoiser")),
     Row("POST", PREDICT, 200, PREDICTED, sent=raw()),
     Row("POST", PREDICT, 200, PREDICTED, sent=raw(kind="application/octet-stream")),
     Row("POST", PREDICT, 200, PREDICTED, sent={"content": SAMPLE}),
+    Row("POST", PREDICT, 200, PREDICTED, sent=coded(gzip.compress(SAMPLE))),
+    Row("POST", PREDICT, 200, PREDICTED, sent=coded(zlib.compress(SAMPLE), "deflate")),
     Row("POST", PREDICT, 200, PREDICTED, sent=images(SAMPLE, b"no image", SAMPLE)),
     Row("POST", f"{PREDICT}?top_k=2", 200, PREDICTED, sent=raw()),
     Row("POST", f"{VERSION}:predict", 200, PREDICTED, sent=raw()),
@@ -122,7 +136,9 @@ TABLE = [
     Row("POST", "/classify", 400, error="for classification", sent=form(model="denoiser")),
     Row("POST", "/denoise", 400, error="for denoising", sent=form(DIGIT, model="hand-signs")),
     Row("POST", "/classify?top_k=1", 400, error="query parameter", sent=form()),
-    Row("POST", "/classify", 400, error="as a file", sent={"files": {"image": (None, "hello")}}),
+    Row("POST", "/classify", 400, error="ends before its closing", sent=CUT_FORM),
+    Row("POST", PREDICT, 400, error="whole body in gzip", sent=coded(gzip.compress(SAMPLE)[:-1])),
+    Row("POST", PREDICT, 400, error="body in gzip, got a damaged", sent=coded(SAMPLE)),
     Row("POST", "/classify", 400, error="boundary", sent=raw(kind="multipart/form-data")),
     Row("POST", "/classify", 400, sent=raw(b"junk", "multipart/form-data; boundary=x")),
     Row("POST", PREDICT, 400, error="got 0 bytes", sent=raw(b"")),
@@ -147,6 +163,13 @@ TABLE = [
         Row(method, path, 404, error="no route.*/classify.*/v1/models")
         for method in ("GET", "POST")
         for path in ("/nope", "/v1", "/v1/models/", "/classify/", "/livez/x", f"{PREDICT}/x")
+    ),
+    # A name never becomes a path.
+    Row("POST", "/classify", 404, error="'../fashion-mnist'", sent=form(model="../fashion-mnist")),
+    *(
+        Row(method, f"/v1/models/{name}{action}", 404, error="no route|unknown model")
+        for name in ("%2e%2e", "..%2f..%2fetc%2fpasswd", "fashion-mnist%2f..%2fdenoiser", "%00")
+        for method, action in (("GET", ""), ("POST", ":predict"))
     ),
     Row("GET", "/static_content/nope.js", 404, error="no file 'nope.js'"),
     # BentoML's own routes.
@@ -175,6 +198,7 @@ TABLE = [
     Row("POST", "/classify", 413, error="1000000 bytes", sent=form(LARGE)),
     Row("POST", PREDICT, 413, error="1000000 bytes", sent=raw(LARGE)),
     Row("POST", PREDICT, 413, error="at most 8, got 9", sent=images(*[SAMPLE] * 9)),
+    Row("POST", PREDICT, 413, error="1000000 bytes", sent=coded(gzip.compress(bytes(1_000_001)))),
     Row("POST", "/classify", 413, error="at most 1, got 2", sent=images(SAMPLE, SAMPLE)),
     Row("POST", DENOISE, 413, error="at most 1, got 2", sent=images(DIGIT, DIGIT)),
     # Another type: 415.
@@ -185,6 +209,15 @@ TABLE = [
     ),
     Row("POST", "/classify", 415, error="Content-Type", sent=raw()),
     Row("POST", "/classify", 415, error="image", sent=form(b"no image")),
+    Row("POST", "/classify", 415, error="image", sent={"files": {"image": (None, "hello")}}),
+    Row(
+        "POST",
+        PREDICT,
+        415,
+        error="Content-Encoding.*'br'",
+        headers={"accept-encoding": "gzip, deflate, identity"},
+        sent=coded(SAMPLE, "br"),
+    ),
     Row("POST", PREDICT, 415, error="image", sent=raw(b"%PDF-1.7")),
 ]
 
@@ -214,7 +247,12 @@ def test_request_is_answered_as_the_contract_says(client: httpx.Client, row: Row
     answer = client.request(row.method, row.path, **{**row.sent, "headers": headers})
     assert answer.status_code == row.status, answer.text
     assert answer.headers.get_list("x-request-id") == ["mine"]
-    assert answer.headers.get("connection") != "close"
+    if row.status != 413:  # before a long body that nobody reads the connection ends
+        assert answer.headers.get("connection") != "close"
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    kept = "max-age=3600" if "/static_content/swagger" in row.path else "no-store"
+    assert answer.headers.get_list("cache-control") == [kept]
+    assert "server" not in answer.headers
     for name, begin in row.headers.items():
         assert answer.headers[name].startswith(begin)
     if row.keys == IMAGE:
@@ -243,9 +281,10 @@ def test_answers_of_both_servers_are_the_same(server: Server, bentoml_server: Se
 
 @pytest.mark.parametrize("path", ["/nope", "/classify"])
 def test_websocket_is_not_taken(asked: Server, path: str) -> None:
-    # Ours ignores the wish; under BentoML uvicorn closes the connection after the denial.
+    # Ours ignores the wish. Under BentoML the connection ends: with 404 where uvicorn finds a
+    # library for WebSockets, else with 501.
     answer = httpx.get(f"{asked.url}{path}", headers=UPGRADE)
-    assert answer.status_code in (404, 405)
+    assert answer.status_code in (404, 405, 501)
     assert list(answer.json()) == ["error"]
 
 
@@ -386,3 +425,14 @@ def test_workers_of_bentoml_tell_of_all_of_them(bentoml_server: Server) -> None:
         ):
             assert value(after, name, **labels) - value(before, name, **labels) == 20
         assert value(after, "vitrine_workers_ready") == value(after, "vitrine_workers") == 2
+
+
+def test_image_that_decoders_complain_of_leaves_no_line_in_the_log(
+    asked: Server, client: httpx.Client
+) -> None:
+    before = asked.log.stat().st_size
+    answers = [client.post(PREDICT, content=odd_tiff(1000 + n), headers=PNG) for n in range(20)]
+    assert {answer.status_code for answer in answers} == {400}
+    written = asked.log.read_bytes()[before:].decode().splitlines()
+    # libtiff's lines are not JSON; other workers may still be starting.
+    assert {json.loads(line)["level"] for line in written} == {"info"}

@@ -5,10 +5,13 @@ import pytest
 
 from service import errors
 from service.errors import (
+    Forbidden,
     RequestError,
     StartError,
+    TooManyRequests,
     Unauthorized,
     Unavailable,
+    UnsupportedCoding,
     VitrineError,
     WrongMethod,
 )
@@ -16,11 +19,17 @@ from service.errors import (
 CONTRACT = {
     "BadInput": 400,
     "Unauthorized": 401,
+    "Forbidden": 403,
     "UnknownModel": 404,
     "UnknownRoute": 404,
     "WrongMethod": 405,
+    "TooSlow": 408,
     "TooLarge": 413,
     "UnsupportedImage": 415,
+    "UnsupportedCoding": 415,
+    "TooManyRequests": 429,
+    "HeadTooLarge": 431,
+    "NotSupported": 501,
     "Unavailable": 503,
     "DeadlinePassed": 504,
 }
@@ -67,17 +76,34 @@ def test_error_at_the_start_is_not_an_answer_of_the_contract(error: type[Vitrine
 @pytest.mark.parametrize(("seconds", "header"), [(1, "1"), (60, "60")])
 def test_overload_says_when_to_come_back(seconds: int, header: str) -> None:
     assert Unavailable("overloaded", seconds).headers == {"Retry-After": header}
+    assert TooManyRequests("too many", seconds).headers == {"Retry-After": header}
 
 
 def test_unauthenticated_caller_learns_the_scheme() -> None:
     assert Unauthorized("no token").headers == {"WWW-Authenticate": 'Bearer realm="vitrine"'}
 
 
+def test_token_without_a_scope_learns_which_one_it_needs() -> None:
+    error = Forbidden("metrics", ("predict", "admin"))
+    assert str(error) == "expected a token with the scope metrics, got one with predict, admin"
+    assert error.headers == {
+        "WWW-Authenticate": ('Bearer realm="vitrine", error="insufficient_scope", scope="metrics"')
+    }
+
+
 def test_wrong_method_names_the_allowed_ones() -> None:
     assert WrongMethod("expected GET", ["GET", "HEAD"]).headers == {"Allow": "GET, HEAD"}
 
 
+def test_unsupported_coding_names_those_that_are() -> None:
+    error = UnsupportedCoding("expected gzip", ["gzip", "identity"])
+    assert error.headers == {"Accept-Encoding": "gzip, identity"}
+
+
 def test_no_other_error_sets_headers() -> None:
-    others = [error for error in ALL if error not in (Unauthorized, WrongMethod, Unavailable)]
+    special = (
+        Unauthorized, Forbidden, WrongMethod, UnsupportedCoding, TooManyRequests, Unavailable,
+    )  # fmt: skip
+    others = [error for error in ALL if error not in special]
     assert others
     assert not any(error("so").headers for error in others)

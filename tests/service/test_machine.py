@@ -1,8 +1,12 @@
+import os
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from service.machine import may_have_gpu
+from service.machine import COMPUTE_NICE, may_have_gpu, yield_to_the_event_loop
 
 
 @pytest.mark.parametrize("name", ["nvidia0", "nvidiactl", "nvhost-gpu", "dxg", "kfd", "accel0"])
@@ -30,3 +34,12 @@ def test_environment_may_hide_gpus_of_nvidia_only(tmp_path: Path, hidden: str) -
 @pytest.mark.parametrize("platform", ["darwin", "win32"])
 def test_other_systems_may_always_have_a_gpu(tmp_path: Path, platform: str) -> None:
     assert may_have_gpu({}, tmp_path, platform)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has priorities by thread")
+def test_a_thread_that_computes_gives_way_to_the_event_loop() -> None:
+    def niceness() -> int:
+        return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+
+    with ThreadPoolExecutor(1, initializer=yield_to_the_event_loop) as computing:
+        assert computing.submit(niceness).result() == niceness() + COMPUTE_NICE

@@ -1,12 +1,16 @@
 """service/README.md says what the code says."""
 
 import ast
+import hashlib
 import re
 from collections import defaultdict
 from itertools import pairwise
+from pathlib import Path
 
 from service.protocols import catalog, health, native, pages
+from service.protocols.tokens import SCOPES
 from service.settings import PREFIX, Settings
+from tests.asgi import in_process
 from tests.documents import code, read, rows, section
 from tests.server import CHECKOUT
 from tests.service.test_errors import CONTRACT
@@ -36,6 +40,27 @@ def test_settings_table_shows_every_setting_and_its_default() -> None:
 def test_errors_table_shows_every_status() -> None:
     documented = {int(row[0]) for row in rows(section(DOCUMENT, "Errors"))}
     assert documented == set(CONTRACT.values())
+
+
+def test_headers_table_shows_what_every_answer_carries(tmp_path: Path) -> None:
+    tokens = tmp_path / "tokens"
+    tokens.write_text(f"{hashlib.sha256(b'scraper').hexdigest()} metrics")
+    asks = [("GET", "/"), ("GET", "/v1/models"), ("OPTIONS", "/classify"), ("PUT", "/metrics")]
+    sent = {"Origin": "https://shop.example", "Access-Control-Request-Method": "POST"}
+    sent["Authorization"] = "Bearer scraper"
+    settings = {"api_tokens_file": tokens, "cors_origins": ("https://shop.example",)}
+    with in_process(models=("fashion-mnist-mlp",), **settings) as client:
+        answers = [client.request(method, path, headers=sent) for method, path in asks]
+    carried = {name for answer in answers for name in answer.headers}
+    carried -= {"content-type", "content-length", "x-request-id"}
+    table = section(DOCUMENT, "Routes").partition("What else an answer carries")[2]
+    shown = {name.partition(":")[0].lower() for row in rows(table) for name in code(row[0])}
+    assert {re.sub("^access-control-.*", "access-control-…", name) for name in carried} == shown
+
+
+def test_scopes_table_shows_every_scope() -> None:
+    documented = [code(row[0])[0] for row in rows(section(DOCUMENT, "Tokens"))]
+    assert documented == list(SCOPES)
 
 
 def test_routes_table_shows_every_route() -> None:

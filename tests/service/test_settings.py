@@ -79,6 +79,13 @@ def test_empty_environment_gives_the_defaults() -> None:
         ("drain_s", "7.5", 7.5),
         ("drain_s", "0", 0),
         ("api_tokens_file", "/etc/tokens", Path("/etc/tokens")),
+        ("cors_origins", "", ()),
+        ("cors_origins", "*", ("*",)),
+        (
+            "cors_origins",
+            "https://shop.example, http://localhost:8080,http://[::1]:3000",
+            ("https://shop.example", "http://localhost:8080", "http://[::1]:3000"),
+        ),
         ("log_requests", "false", False),
         ("log_requests", "0", False),
         ("log_format", "json", "json"),
@@ -121,6 +128,19 @@ def test_setting_is_read_by_its_prefixed_name(name: str, text: str, value: objec
         ("VITRINE_REQUEST_TIMEOUT_S", "30s"),
         ("VITRINE_DRAIN_S", "-1"),
         ("VITRINE_DRAIN_S", "inf"),
+        ("VITRINE_RATE_LIMIT_PER_S", "0"),
+        ("VITRINE_RATE_LIMIT_PER_S", "inf"),
+        ("VITRINE_CORS_ORIGINS", "shop.example"),
+        ("VITRINE_CORS_ORIGINS", "https://shop.example/"),
+        ("VITRINE_CORS_ORIGINS", "https://shop.example/path"),
+        ("VITRINE_CORS_ORIGINS", "https://Shop.example"),
+        ("VITRINE_CORS_ORIGINS", "https://*.shop.example"),
+        ("VITRINE_CORS_ORIGINS", "https://shop.example:443"),
+        ("VITRINE_CORS_ORIGINS", "http://shop.example:80"),
+        ("VITRINE_CORS_ORIGINS", "ftp://shop.example"),
+        ("VITRINE_CORS_ORIGINS", "null"),
+        ("VITRINE_CORS_ORIGINS", "*,https://shop.example"),
+        ("VITRINE_CORS_ORIGINS", "https://a.example https://b.example"),
         ("VITRINE_LOG_REQUESTS", "maybe"),
         ("VITRINE_LOG_FORMAT", "xml"),
     ],
@@ -136,6 +156,11 @@ def test_unusable_value_is_named_and_shown(name: str, text: str) -> None:
     [
         ("VITRINE_MODELS", "a/b", "expected name or name/version, separated by commas"),
         ("VITRINE_DEFAULT_MODELS", "a", "expected verb=name,verb=name with each verb once"),
+        (
+            "VITRINE_CORS_ORIGINS",
+            "shop.example",
+            "expected * or origins like https://shop.example, in lower case",
+        ),
         ("VITRINE_PLUGINS", "a/b", "expected names of Python modules, separated by commas"),
     ],
 )
@@ -143,6 +168,14 @@ def test_malformed_list_is_answered_with_the_expected_form(
     name: str, text: str, expected: str
 ) -> None:
     assert refusal({name: text}) == f"{name}: {expected}, got {text!r}"
+
+
+def test_rate_is_limited_by_token_or_not_at_all() -> None:
+    asked = {"VITRINE_RATE_LIMIT_PER_S": "2.5"}
+    expected = "VITRINE_RATE_LIMIT_PER_S: expected VITRINE_API_TOKENS_FILE, too: "
+    assert refusal(asked).startswith(expected)
+    settings = read_settings(asked | {"VITRINE_API_TOKENS_FILE": "tokens"})
+    assert settings.rate_limit_per_s == 2.5
 
 
 def test_all_unusable_values_are_named_at_once() -> None:

@@ -25,6 +25,7 @@ pytest.importorskip("skimage", reason="the denoiser recipe needs scikit-image")
 from service.artifacts.files import find_artifacts
 from service.artifacts.manifest import Manifest, read_manifest
 from service.call import Call
+from service.inference.memory import Memory
 from service.inference.model import Model
 from service.inference.registry import load_registry
 from service.pixels.spec import Scale
@@ -103,7 +104,8 @@ def served(models: Path, name: str) -> Model:
     settings = Settings(models_dir=models, models=(name,), workers=1, device="cpu")
     artifacts = find_artifacts(models, (name,), TASKS)
     metrics = metrics_of(*(artifact.manifest for artifact in artifacts))
-    return load_registry(artifacts, TASKS, settings, metrics).find(name)
+    memory = Memory(settings, None, 0)
+    return load_registry(artifacts, TASKS, settings, metrics, memory=memory).find(name)
 
 
 def labels_of(manifest: Manifest) -> tuple[str, ...]:

@@ -244,3 +244,22 @@ def test_used_file_without_a_checksum_is_named(artifact_folder: Path, name: str)
     edit(artifact_folder, lambda manifest: manifest["files"].pop(name))
     with pytest.raises(ArtifactError, match=f"{name} is used but not listed under files"):
         verify(artifact_in(artifact_folder))
+
+
+# Volumes of Kubernetes hold links, so links are followed: a file is what its checksum says.
+
+
+def test_link_to_the_same_content_is_followed(artifact_folder: Path, tmp_path: Path) -> None:
+    file = artifact_folder / "model.tflite"
+    file.rename(tmp_path / "elsewhere")
+    file.symlink_to(tmp_path / "elsewhere")
+    verify(artifact_in(artifact_folder), "cpu")
+
+
+@pytest.mark.parametrize("target", ["README.md", "/dev/zero", "/nowhere"])
+def test_link_to_anything_else_is_refused(artifact_folder: Path, target: str) -> None:
+    file = artifact_folder / "model.tflite"
+    file.unlink()
+    file.symlink_to(artifact_folder / target)
+    with pytest.raises(ArtifactError, match=r"model\.tflite"):
+        verify(artifact_in(artifact_folder), "cpu")

@@ -205,3 +205,28 @@ def test_single_tensor_in_a_dict_needs_no_other_call(
     with warnings.catch_warnings():
         warnings.filterwarnings("error", "The structure of")
         np.testing.assert_array_equal(scores(engine, images), images.reshape(3, 4))
+
+
+def test_file_that_holds_code_is_refused_and_its_code_does_not_run(tmp_path: Path) -> None:
+    mark, file = tmp_path / "mark", tmp_path / "model.keras"
+    pixels = keras.Input((28, 28, 1), name="image")
+    code = eval(f"lambda x: (open({str(mark)!r}, 'w').close(), x)[1]")
+    network = keras.Model(pixels, keras.layers.Lambda(code, name="probabilities")(pixels))
+    network.save(file)
+    mark.unlink()
+    with pytest.raises(ArtifactError, match=r"model\.keras is not loaded: .*Lambda"):
+        KerasEngine(file, "cpu", inputs=ONE, outputs=PROBABILITIES)
+    assert not mark.exists()
+
+
+@pytest.mark.parametrize("name", ["model.h5", "model.hdf5", "model"])
+def test_file_of_a_format_that_may_hold_code_is_not_opened(tmp_path: Path, name: str) -> None:
+    with pytest.raises(ArtifactError, match=r"expected a \.keras file"):
+        KerasEngine(tmp_path / name, "cpu", inputs=ONE, outputs=PROBABILITIES)
+
+
+def test_keras_file_that_is_none_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "model.keras"
+    file.write_bytes(b"no zip")
+    with pytest.raises(ArtifactError, match="is not loaded"):
+        KerasEngine(file, "cpu", inputs=ONE, outputs=PROBABILITIES)

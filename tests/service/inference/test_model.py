@@ -19,7 +19,9 @@ from service.artifacts.manifest import Device, EngineName, read_manifest
 from service.call import Call
 from service.engines.engine import Tensors
 from service.errors import BadInput, TooLarge, UnsupportedImage
-from service.inference.model import Model, Source
+from service.inference.decoding import Source
+from service.inference.memory import Memory
+from service.inference.model import Model
 from service.inference.registry import Registry
 from service.pixels.preprocess import Floats
 from service.protocols import native
@@ -84,7 +86,9 @@ def make() -> Iterator[Make]:
     ) -> Model:
         artifact = Artifact(FOLDER, MANIFEST)
         task, chosen = Classification(MANIFEST), Settings.model_validate({"workers": 1, **settings})
-        made.append(Model(artifact, task, engine, chosen, metrics or metrics_of(MANIFEST)))
+        metrics = metrics or metrics_of(MANIFEST)
+        memory = Memory(chosen, None, 0).share_of_model()
+        made.append(Model(artifact, task, engine, chosen, metrics, memory=memory))
         return made[-1]
 
     yield make_model
@@ -166,6 +170,7 @@ def posted(model: Model, images: Sequence[bytes]) -> tuple[list[dict[str, object
             scraper,
             lambda: False,
             dict,
+            Memory(Settings(workers=1), None, 0).bodies,
         )
         answer = asyncio.run(native.answer_predict(context, asked, {"name": "fashion-mnist"}))
     predictions: list[dict[str, object]] = json.loads(answer.body)["predictions"]

@@ -13,6 +13,8 @@ from service.artifacts.manifest import Device, EngineName, parse_manifest
 from service.call import Call
 from service.engines.engine import Tensors
 from service.errors import ClientGone, DeadlinePassed, Unavailable
+from service.inference.costs import Costs
+from service.inference.memory import Memory
 from service.inference.model import Model
 from service.inference.queue import GONE_CHECK_AFTER_S
 from service.pixels.preprocess import Floats
@@ -82,10 +84,17 @@ def engine() -> SteppedEngine:
 def model(engine: SteppedEngine) -> Iterator[Model]:
     task = denoiser_of()
     artifact = Artifact(SHIPPED_MODELS / "denoiser" / "1", task.manifest)
-    made = Model(artifact, task, engine, Settings(workers=1), metrics_of(task.manifest))
+    settings = Settings(workers=1)
+    memory = Memory(settings, None, 0).share_of_model()
+    made = Model(artifact, task, engine, settings, metrics_of(task.manifest), memory=memory)
     yield made
     engine.let(10_000)
     made.close()
+
+
+def costs_of(model: Model) -> Costs:
+    assert model._costs is not None
+    return model._costs
 
 
 def asked(model: Model, image: Image.Image, call: Call | None = None) -> "asyncio.Task[object]":
@@ -137,7 +146,7 @@ async def test_small_image_is_next_after_two_large_ones_that_were_abandoned(
 async def test_small_image_has_its_turn_while_a_large_one_is_computed(
     model: Model, engine: SteppedEngine
 ) -> None:
-    model._work_s = 1e-4  # 0.1 s for a tile, as on a slow machine
+    costs_of(model).unit_s = 1e-4  # 0.1 s for a tile, as on a slow machine
     large = asked(model, LARGE)
     await engine.is_computing()
     small = asked(model, SMALL)
@@ -169,7 +178,7 @@ async def test_answer_is_the_same_in_pieces_and_stages_are_timed(
 async def test_image_that_would_be_too_late_is_refused_before_it_is_decoded(
     model: Model, engine: SteppedEngine
 ) -> None:
-    model._work_s = 1e-4  # 6.5 s for each of these
+    costs_of(model).unit_s = 1e-4  # 6.5 s for each of these
     first = asked(model, LARGE)
     await engine.is_computing()
     with pytest.raises(
@@ -186,14 +195,14 @@ async def test_image_that_would_be_too_late_is_refused_before_it_is_decoded(
 def test_warming_measures_the_seconds_of_a_pixel(model: Model, engine: SteppedEngine) -> None:
     engine.let(10_000)
     model.warm()
-    assert model._work_s > 0
+    assert costs_of(model).unit_s > 0
     assert engine.sides[-1] == TILE
 
 
 async def test_of_many_large_images_at_once_as_many_are_taken_as_are_done_in_time(
     model: Model, engine: SteppedEngine
 ) -> None:
-    model._work_s = 1e-4  # 6.5 s for each of these
+    costs_of(model).unit_s = 1e-4  # 6.5 s for each of these
     asking = [asked(model, LARGE, Call("test", timeout_s=28)) for _ in range(16)]
     refused = [each for each in asking if isinstance(await settled(each), Unavailable)]
     assert len(refused) == 16 - 4  # before any is computed

@@ -1,10 +1,9 @@
 import asyncio
-import tempfile
 
 import httpx
 import pytest
 
-from service.errors import Unavailable
+from service.errors import TooLarge
 from service.protocols.forms import MAX_FIELD_BYTES, read_form
 from tests.asgi import body_part, request
 from tests.service.protocols.test_native import PNG, SAMPLE, upload
@@ -48,8 +47,40 @@ def test_missing_part_is_named(client: httpx.Client, path: str) -> None:
 def test_url_in_place_of_a_file_is_not_fetched(client: httpx.Client, path: str) -> None:
     url = f"{client.base_url}/livez"
     answer = client.post(path, files={"image": (None, url)})
+    assert answer.status_code == 415
+    assert f"got {len(url)} bytes of another type" in answer.json()["error"]
+
+
+@pytest.mark.parametrize("path", FORMS)
+@pytest.mark.parametrize("kind", [None, "image/png", "text/plain; charset=utf-16"])
+def test_image_needs_no_filename(client: httpx.Client, path: str, kind: str | None) -> None:
+    files = {"image": (None, SAMPLE, kind)}  # of more bytes than a field may have
+    assert client.post(path, files=files).content == client.post(path, files=upload(SAMPLE)).content
+
+
+@pytest.mark.parametrize("path", FORMS)
+def test_form_that_is_cut_says_so(client: httpx.Client, path: str) -> None:
+    whole = httpx.Request("POST", "http://x", files=upload(SAMPLE))
+    headers = {"Content-Type": whole.headers["content-type"]}
+    for end in (-5, -100, 120):
+        answer = client.post(path, content=whole.read()[:end], headers=headers)
+        assert answer.status_code == 400
+        assert "ends before its closing boundary" in answer.json()["error"]
+
+
+@pytest.mark.parametrize("charset", ["utf-8", "US-ASCII", "ISO-8859-1", ""])
+def test_field_may_name_its_charset(client: httpx.Client, charset: str) -> None:
+    kind = f"text/plain; charset={charset}"
+    files = upload(SAMPLE) | {"model": (None, b"fashion-mnist-mlp", kind)}
+    assert client.post("/classify", files=files).json()["model"] == "fashion-mnist-mlp"
+
+
+def test_field_in_another_charset_is_refused_by_name(client: httpx.Client) -> None:
+    text = "fashion-mnist-mlp".encode("utf-16")
+    files = upload(SAMPLE) | {"model": (None, text, "text/plain; charset=UTF-16")}
+    answer = client.post("/classify", files=files)
     assert answer.status_code == 400
-    assert "as a file" in answer.json()["error"]
+    assert "in UTF-8, got charset 'utf-16'" in answer.json()["error"]
 
 
 @pytest.mark.parametrize(
@@ -140,12 +171,9 @@ def test_predict_refuses_other_content_types(client: httpx.Client, content_type:
     assert client.post(path, content=SAMPLE, headers=PNG).status_code == 200
 
 
-def test_form_without_room_on_the_disk_is_told_to_come_again(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(tempfile, "tempdir", "/nowhere")
-    head = b'--x\r\nContent-Disposition: form-data; name="image"; filename="a.png"\r\n\r\n'
-    body = head + bytes(2_000_000) + b"\r\n--x--\r\n"  # more than is kept in memory
-    asked = request(body_part(body), headers={"Content-Type": BOUNDARY})
-    with pytest.raises(Unavailable, match="cannot store the form: No such file or directory"):
+def test_images_beyond_the_limit_are_not_read() -> None:
+    one = b'--x\r\nContent-Disposition: form-data; name="image"\r\n\r\n1\r\n'
+    pieces = [body_part(one * 2, more=True), *[body_part(one * 1000, more=True)] * 100]
+    asked = request(*pieces, headers={"Content-Type": BOUNDARY})
+    with pytest.raises(TooLarge, match="expected at most 1, got 2 or more"):
         asyncio.run(read_form(asked, (), max_images=1, max_bytes=10_000_000))

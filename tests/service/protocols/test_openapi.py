@@ -67,10 +67,35 @@ def test_operations_have_names_of_their_own_summaries_and_tags(document: Json) -
     assert {tag for operation in found for tag in operation["tags"]} == {"Models", "Server"}
 
 
-def test_probes_alone_need_no_token(document: Json) -> None:
-    free = {path for _, path, operation in operations(document) if "security" not in operation}
-    assert free == {"/livez", "/healthz", "/readyz", "/metrics"}
-    assert document["paths"]["/classify"]["post"]["security"] == [{"bearer": []}, {}]
+def test_document_asks_for_a_token_where_the_server_does(document: Json, tmp_path: Path) -> None:
+    file = tmp_path / "tokens"
+    file.write_text("0" * 64)
+    guarded = document_of(models=("fashion-mnist-mlp",), api_tokens_file=file)
+    validate(guarded)
+    assert guarded["components"]["securitySchemes"] == {
+        "bearer": {"type": "http", "scheme": "bearer"}
+    }
+    free = set()
+    for _, path, operation in operations(guarded):
+        if "security" in operation:
+            assert operation["security"] == [{"bearer": []}]
+            assert {"401", "403"} <= operation["responses"].keys()
+        else:
+            free.add(path)
+            assert not {"401", "403"} & operation["responses"].keys()
+    assert free == {"/livez", "/healthz", "/readyz"}
+    assert "securitySchemes" not in document["components"]
+    for _, _, operation in operations(document):
+        assert "security" not in operation
+        assert not {"401", "403", "429"} & operation["responses"].keys()
+
+
+def test_document_tells_of_a_limited_rate(tmp_path: Path) -> None:
+    file = tmp_path / "tokens"
+    file.write_text("0" * 64)
+    limited = document_of(models=("fashion-mnist-mlp",), api_tokens_file=file, rate_limit_per_s=2.0)
+    paths = {path for _, path, asked in operations(limited) if "429" in asked["responses"]}
+    assert paths == {route.path for route in ROUTES if route.is_inference}
 
 
 def test_every_error_has_the_one_body(document: Json) -> None:

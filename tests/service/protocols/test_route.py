@@ -135,6 +135,16 @@ def test_every_task_with_a_verb_has_its_form_route() -> None:
     assert forms == {f"/{task.verb}": task.verb for task in TASKS.values() if task.verb}
 
 
+def test_a_token_is_asked_for_by_default_and_the_page_and_the_probes_are_open() -> None:
+    scopes: dict[str | None, set[str]] = {}
+    for route in ROUTES:
+        scopes.setdefault(route.scope, set()).add(route.path)
+    assert scopes[None] == {"/livez", "/healthz", "/readyz"} | {r.path for r in pages.ROUTES}
+    assert scopes["metrics"] == {"/metrics"}
+    assert scopes.keys() == {None, "metrics", "predict"}
+    assert Route("GET", "/new", "page", handler, None).scope == "predict"
+
+
 def test_inference_is_posted_and_everything_else_is_a_page() -> None:
     for route in ROUTES:
         assert (route.method == "POST") == route.is_inference == (route.protocol != "page")

@@ -159,6 +159,21 @@ def test_full_queue_is_refused_before_the_body_is_read() -> None:
     assert b"fashion-mnist-mlp is overloaded" in response.body
 
 
+def test_refusal_can_be_read_by_pages_of_the_named_origins() -> None:
+    origin = "https://shop.example"
+    settings = Settings(workers=1, models=(MODEL,), queue_limit=1, cors_origins=(origin,))
+    app = App(settings)
+    app.drain.begin()
+    with app.registry.find(MODEL)._queue.place():
+        asked = request(path=ASK, headers={"Origin": origin})
+        response = asyncio.run(asyncio.wait_for(app.dispatcher.respond(asked), 30))
+    app.close()
+    assert response.status == 503
+    assert response.headers["Access-Control-Allow-Origin"] == origin
+    assert response.headers["Connection"] == "close"
+    assert "Retry-After" in response.headers
+
+
 def test_requests_are_counted_by_model_protocol_and_status(app: App) -> None:
     with client_of(app) as client:
         client.post(ASK, content=SAMPLE, headers=PNG)

@@ -38,8 +38,10 @@ class Inner:
         self.reached.append(scope["type"])
 
 
-async def run(front: Front, kind: str, path: str = "/livez") -> list[Message]:
-    """What the front sends for one scope."""
+async def run(
+    front: Front, kind: str, path: str = "/livez", *fields: tuple[bytes, bytes]
+) -> list[Message]:
+    """What the front sends for one scope, with some more header fields."""
     sent: list[Message] = []
     scope = {
         "type": kind,
@@ -49,6 +51,7 @@ async def run(front: Front, kind: str, path: str = "/livez") -> list[Message]:
         "headers": [
             (b"x-request-id", b"mine"),
             (b"content-type", b"application/vnd.bentoml+pickle"),
+            *fields,
         ],
     }
 
@@ -103,6 +106,18 @@ def test_websocket_is_denied(app: App) -> None:
     assert (start["type"], start["status"]) == ("websocket.http.response.start", 404)
     assert body["type"] == "websocket.http.response.body"
     assert body["body"] == b'{"error":"expected an HTTP request, got a WebSocket"}'
+
+
+def test_wish_for_another_protocol_ends_the_connection_where_uvicorn_would_drop_the_body(
+    app: App,
+) -> None:
+    wish = (b"upgrade", b"h2c")
+    start, body = asyncio.run(run(Front(lambda: app, Inner()), "http", "/classify", wish))
+    assert start["status"] == 501
+    assert dict(start["headers"])[b"connection"] == b"close"
+    assert body["body"] == b'{"error":"expected plain HTTP/1.1, got a request for an upgrade"}'
+    start, _ = asyncio.run(run(Front(lambda: app), "http", "/classify", wish))
+    assert start["status"] == 415
 
 
 @pytest.fixture

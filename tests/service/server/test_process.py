@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import select
 import signal
 import socket
 from collections.abc import Iterator
@@ -35,13 +36,17 @@ def fail(number: int, channel: socket.socket) -> None:
     raise ValueError("no such luck")
 
 
+def end_in_order(number: int, channel: socket.socket) -> None:
+    channel.shutdown(socket.SHUT_RD)
+
+
 def wait(number: int, channel: socket.socket) -> None:
     channel.recv(1)
 
 
 def test_message_then_the_end_is_received() -> None:
     worker = WorkerProcess(0, shared_counts(1), answer_and_crash)
-    worker.channel.setblocking(True)
+    select.select([worker.sentinel], [], [])
     assert [worker.receive(), worker.receive()] == [b"hello", b""]
     assert worker.join() == -signal.SIGKILL
 
@@ -68,23 +73,40 @@ def test_worker_that_is_not_ready_is_killed_when_it_is_to_stop() -> None:
 
 
 def test_open_connections_are_those_handed_over_less_those_closed() -> None:
-    closed = shared_counts(2)
-    closed[1] = 7  # by an earlier worker with this number
-    worker = WorkerProcess(1, closed, wait)
+    counts = shared_counts(2)
+    counts.closed[1] = 7  # by an earlier worker with this number
+    worker = WorkerProcess(1, counts, wait)
     with socket.socket() as connection:
         assert worker.hand_over(connection)
     assert worker.open_connections == 1
-    closed[1] += 1
+    counts.closed[1] += 1
     assert worker.open_connections == 0
     worker.join()
 
 
-def test_worker_that_has_ended_takes_no_connection() -> None:
+def test_connections_that_a_worker_has_not_taken_can_be_taken_back() -> None:
     worker = WorkerProcess(0, shared_counts(1), answer_and_crash)
-    worker.channel.setblocking(True)
-    while worker.receive():
-        pass
+    select.select([worker.sentinel], [], [])
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        assert worker.hand_over(theirs)
+        assert worker.open_connections == 1
+        (back,) = worker.take_back()
+        with back:
+            back.sendall(b"rescued")
+        assert ours.recv(7) == b"rescued"
+    assert worker.open_connections == 0
+    assert worker.take_back() == []
+    worker.join()
+
+
+def test_worker_that_reads_its_channel_no_more_takes_no_connection() -> None:
+    worker = WorkerProcess(0, shared_counts(1), end_in_order)
+    worker.is_ready = True
+    select.select([worker.sentinel], [], [])
+    assert worker.takes_connections()
     with socket.socket() as connection:
         assert not worker.hand_over(connection)
+    assert not worker.takes_connections()
     assert worker.open_connections == 0
     worker.join()

@@ -13,6 +13,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 
 import httpx
@@ -399,6 +400,50 @@ def test_worker_that_is_stopped_loses_no_request(tmp_path: Path) -> None:
             assert ask(server) == 200
         assert come_true(lambda: len(workers(server)) == 2)
         assert server.stop(signal.SIGTERM) == 0
+
+
+def tokens_of(*tokens: str) -> str:
+    return "".join(f"{sha256(token.encode()).hexdigest()}\n" for token in tokens)
+
+
+def statuses(server: Server, token: str) -> set[int]:
+    """What every worker answers to a token: connections in pairs go to both."""
+    headers = f"GET /v1/models HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\n\r\n"
+    with connected(server, 4) as connections:
+        for connection in connections:
+            connection.sendall(headers.encode())
+        return {int(connection.recv(65536).split()[1]) for connection in connections}
+
+
+def test_sighup_lets_every_worker_read_its_tokens_again(tmp_path: Path) -> None:
+    file = tmp_path / "tokens"
+    file.write_text(tokens_of("old"))
+    with serve(tmp_path, models=MODEL, workers=2, api_tokens_file=file) as server:
+        before = workers(server)
+        assert (statuses(server, "old"), statuses(server, "new")) == ({200}, {401})
+        file.write_text(tokens_of("new"))
+        server.process.send_signal(signal.SIGHUP)
+        assert come_true(lambda: statuses(server, "old") == {401})
+        assert statuses(server, "new") == {200}
+        file.write_text("not a digest\n")
+        server.process.send_signal(signal.SIGHUP)
+        assert come_true(lambda: server.log.read_text().count(f"{file}, line 1") == 2)
+        assert statuses(server, "new") == {200}
+        assert workers(server) == before
+        assert server.stop(signal.SIGTERM) == 0
+
+
+def test_sighup_while_a_worker_loads_is_heeded_once_it_serves(tmp_path: Path) -> None:
+    file = tmp_path / "tokens"
+    file.write_text(tokens_of("old"))
+    port = free_port()
+    with started(tmp_path, port, workers=1, api_tokens_file=file) as start:  # with all models
+        assert come_true(lambda: " loaded " in start.log.read_text())
+        file.write_text(tokens_of("new"))
+        start.process.send_signal(signal.SIGHUP)
+        assert come_true(lambda: "Listening on" in start.log.read_text())
+        server = Server(f"http://127.0.0.1:{port}", start.process, start.log)
+        assert come_true(lambda: statuses(server, "new") == {200})
 
 
 def test_connections_wait_while_the_only_worker_is_replaced(tmp_path: Path) -> None:

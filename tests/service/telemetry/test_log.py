@@ -15,11 +15,20 @@ import pytest
 
 from service.call import Call
 from service.errors import StartError
-from service.telemetry.log import configure_logging, log_call, logger, stop_on_error
+from service.telemetry.log import (
+    MAX_MESSAGE_LENGTH,
+    MAX_TRACEBACK_LENGTH,
+    configure_logging,
+    log_call,
+    logger,
+    stop_on_error,
+)
+from service.telemetry.repeats import MAX_LINES
 from tests.drawing import encode, gradient
 from tests.server import Server, serve
+from tests.service.telemetry.test_quiet import odd_tiff
 
-LIBRARIES = ("uvicorn.error", "asyncio", "bentoml", "circus", "PIL")
+LIBRARIES = ("uvicorn.error", "asyncio", "bentoml", "circus", "websockets")
 
 
 @pytest.fixture(autouse=True)
@@ -185,6 +194,44 @@ def test_exception_is_written_as_text_with_its_request_id(
     assert "request_id=abc" in text
 
 
+def fail_with(message: str) -> None:
+    try:
+        raise ValueError(message)
+    except ValueError:
+        logger.exception("unexpected error")
+
+
+@pytest.mark.parametrize("log_format", ["text", "json"])
+def test_what_an_error_says_looks_like_no_log_line(
+    capsys: pytest.CaptureFixture[str], log_format: str
+) -> None:
+    configure_logging(log_format)
+    fail_with("no\n2026-01-01 12:00:00,000 INFO forged\r2026\x1b[31m\u2028" + "x" * 1_000_000)
+    text = written(capsys)
+    assert len(text) < MAX_TRACEBACK_LENGTH + 500
+    first, *traceback = text.split("\n")
+    assert "unexpected error" in first
+    assert all(line.isprintable() for line in text.split("\n"))
+    assert all(line.startswith("  ") for line in traceback)
+    assert len(traceback) == (0 if log_format == "json" else 5)
+
+
+@pytest.mark.parametrize("log_format", ["text", "json"])
+def test_endless_message_is_cut(capsys: pytest.CaptureFixture[str], log_format: str) -> None:
+    configure_logging(log_format)
+    logging.getLogger("some.library").warning("a%sz", "\n" * 1_000_000)
+    text = written(capsys)
+    assert len(text) < 3 * MAX_MESSAGE_LENGTH
+    assert text.isprintable()
+
+
+def test_flood_is_a_few_lines(capsys: pytest.CaptureFixture[str]) -> None:
+    configure_logging("json")
+    for number in range(1000):
+        logging.getLogger("uvicorn.error").warning("Invalid request %d", number)
+    assert len(written(capsys).splitlines()) == MAX_LINES
+
+
 def test_configuring_again_does_not_write_lines_twice(capsys: pytest.CaptureFixture[str]) -> None:
     configure_logging("text")
     configure_logging("json")
@@ -228,7 +275,7 @@ def test_what_bentoml_has_configured_is_replaced(
 
 def test_details_of_libraries_are_not_logged(capsys: pytest.CaptureFixture[str]) -> None:
     configure_logging("json")
-    logging.getLogger("PIL").info("a detail")
+    logging.getLogger("asyncio").info("a detail")
     assert capsys.readouterr().err == ""
 
 
@@ -281,6 +328,12 @@ def test_start_error_is_one_object_of_json(capsys: pytest.CaptureFixture[str]) -
     assert (fields["level"], fields["message"]) == ("critical", "port 3000 is taken")
 
 
+DAMAGED = encode(gradient(), "JPEG", exif=b"Exif\0\0MM\0*\0\0\0\x08\0\xff")
+"""Pillow warns of it."""
+TIFF = odd_tiff()
+"""libtiff and Pillow write of it."""
+
+
 def send_garbage(server: Server) -> None:
     url = httpx.URL(server.url)
     with socket.create_connection((url.host, url.port)) as connection:
@@ -289,16 +342,20 @@ def send_garbage(server: Server) -> None:
 
 
 def test_every_line_of_a_server_is_json(tmp_path: Path) -> None:
-    """Of LiteRT, which writes when it loads a model, of Pillow, of uvicorn, and our own."""
-    damaged = encode(gradient(), "JPEG", exif=b"Exif\0\0MM\0*\0\0\0\x08\0\xff")
+    """Of LiteRT, which writes when it loads a model, of uvicorn, and our own."""
+    long = "/" + "%0aERROR%1b%e2%80%ae" * 2000
     with serve(tmp_path, workers=1, log_format="json", log_requests=True) as server:
         with server.client() as client:
-            assert client.post("/classify", files={"image": damaged}).status_code == 200
             assert client.get("/docs.json").status_code == 200  # it imports BentoML
-        send_garbage(server)
+            assert client.post("/classify", files={"image": DAMAGED}).status_code == 200
+            assert client.post("/classify", files={"image": TIFF}).status_code == 400
+            assert client.get(long).status_code == 404
+        for _ in range(100):
+            send_garbage(server)
         assert server.stop() == 0
         lines = [json.loads(line) for line in server.log.read_text().splitlines()]
     by_logger = {line.get("logger", "vitrine"): line["message"] for line in lines}
-    assert by_logger["py.warnings"].startswith("Corrupt EXIF data")
-    assert by_logger["uvicorn.error"] == "Invalid HTTP request received."
     assert by_logger["vitrine"] in ("request", "shutting down")
+    assert not by_logger.keys() & {"py.warnings", "stderr"}  # a client would control them
+    assert len(lines) < 30
+    assert max(len(json.dumps(line)) for line in lines) < 2000

@@ -6,6 +6,8 @@ import sys
 
 import pytest
 
+from service.telemetry.log import MAX_MESSAGE_LENGTH
+from service.telemetry.repeats import MAX_LINES
 from tests.server import CHECKOUT
 
 
@@ -97,8 +99,20 @@ def test_line_of_native_code_is_one_line_of_text() -> None:
     assert line.endswith(r" ERROR ERROR: no\u001b[31m way logger=stderr")
 
 
-def test_output_without_an_end_of_line_is_logged_in_bounded_pieces() -> None:
-    body = "with logged_stderr():\n    sys.stderr.write('x' * 1_000_000)"
+def test_output_without_an_end_of_line_is_a_few_bounded_lines() -> None:
+    body = "with logged_stderr():\n    sys.stderr.write('x' * 10_000_000)"
     messages = [json.loads(line)["message"] for line in logged(body)]
-    assert "".join(messages) == "x" * 1_000_000
-    assert len(messages) > 1
+    assert 1 <= len(messages) <= MAX_LINES
+    assert all(len(message) < MAX_MESSAGE_LENGTH + 10 for message in messages)
+
+
+def test_flood_of_native_code_is_a_few_lines() -> None:
+    body = (
+        "with logged_stderr():\n"
+        "    for number in range(10_000):\n"
+        "        os.write(2, b'TIFFReadDirectory: Warning, unknown tag %d.\\n' % number)\n"
+    )
+    messages = [json.loads(line)["message"] for line in logged(body)]
+    assert messages == [
+        f"TIFFReadDirectory: Warning, unknown tag {number}." for number in range(MAX_LINES)
+    ]

@@ -1,0 +1,131 @@
+"""A budget of bytes for all workers of a server: what does not fit waits, or is refused."""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+
+from service.errors import ClientGone, TooLarge
+from service.shared import Doubles
+
+SMALL_BYTES = 64 * 1024
+"""What takes no more than this is not counted: the queues bound how much of it there can be."""
+POLL_S = 0.01
+
+
+class Budget:
+    """At most `limit` bytes in all workers. There is no lock: a worker writes its own number only.
+
+    A worker adds first and compares the sum afterwards, so that two at once may both have to wait,
+    but never both get the last bytes. One that starts sets its number to zero: the bytes of a
+    worker that was killed are free once its successor starts. Not safe across threads.
+    """
+
+    def __init__(self, limit: int, origin: str, held: Doubles, worker: int) -> None:
+        """`origin` is where the limit comes from; `held` has a number for each worker."""
+        self.limit = limit
+        self.origin = origin
+        self._held = held
+        self._worker = worker
+        held[worker] = 0.0
+
+    def used(self) -> int:
+        """The bytes that all workers hold."""
+        return int(sum(self._held))
+
+    def take(self, count: int) -> bool:
+        """Hold that many bytes more if they fit now."""
+        self._held[self._worker] += count
+        if self.used() <= self.limit:
+            return True
+        self._held[self._worker] -= count
+        return False
+
+    def give_back(self, count: int) -> None:
+        """Hold that many bytes less."""
+        self._held[self._worker] -= count
+
+
+class Share:
+    """What one model, or all request bodies, hold of a budget in this worker.
+
+    First come, first served. At most `limit` bytes, so that a flood on one model leaves memory to
+    the others; but whoever comes when nothing is held may take more, up to the whole budget.
+    """
+
+    def __init__(self, budget: Budget, limit: int) -> None:
+        self.budget = budget
+        self._limit = limit
+        self._held = 0
+        self._line: deque[asyncio.Future[None]] = deque()
+        """Those who wait; the first one polls, each other one is told when it is the first."""
+
+    async def reserve(self, count: int, what: str, is_gone: Callable[[], bool]) -> "Reservation":
+        """Wait until `count` bytes fit; `what` is what takes them.
+
+        Raises TooLarge for what never fits, ClientGone where the client leaves meanwhile.
+        """
+        if count > self.budget.limit:
+            raise TooLarge(
+                f"expected {what} that takes at most {self.budget.limit} bytes of memory "
+                f"({self.budget.origin}), got one that takes {count} bytes"
+            )
+        if self._line or not self.take(count):
+            await self._wait(count, is_gone)
+        return Reservation(self, count)
+
+    async def _wait(self, count: int, is_gone: Callable[[], bool]) -> None:
+        first = asyncio.get_running_loop().create_future()
+        self._line.append(first)
+        try:
+            if self._line[0] is not first:
+                await first
+            while not self.take(count):
+                if is_gone():
+                    raise ClientGone("the client has closed its connection")
+                await asyncio.sleep(POLL_S)  # other workers give back without a word
+        finally:
+            self._line.remove(first)
+            if self._line and not self._line[0].done():
+                self._line[0].set_result(None)
+
+    def take(self, count: int) -> bool:
+        """Hold that many bytes more if they fit now."""
+        if self._held and self._held + count > self._limit:
+            return False
+        if not self.budget.take(count):
+            return False
+        self._held += count
+        return True
+
+    def give_back(self, count: int) -> None:
+        """Hold that many bytes less."""
+        self._held -= count
+        self.budget.give_back(count)
+
+
+class Reservation:
+    """Bytes that are held until they are released."""
+
+    __slots__ = ("_share", "count")
+
+    def __init__(self, share: Share, count: int) -> None:
+        self._share = share
+        self.count = count
+
+    def grow_to(self, count: int) -> bool:
+        """Hold `count` bytes if they fit now."""
+        if count > self.count:
+            if not self._share.take(count - self.count):
+                return False
+            self.count = count
+        return True
+
+    def shrink_to(self, count: int) -> None:
+        """Hold at most `count` bytes."""
+        if count < self.count:
+            self._share.give_back(self.count - count)
+            self.count = count
+
+    def release(self) -> None:
+        """Hold nothing any more."""
+        self.shrink_to(0)
