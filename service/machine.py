@@ -57,9 +57,8 @@ def memory_limit_bytes(
     return None
 
 
-def default_decode_memory_bytes() -> int:
-    """A third of the cgroup's limit, at most 512 MiB."""
-    limit = memory_limit_bytes()
+def decode_memory_bytes(limit: int | None) -> int:
+    """A third of a limit on memory, at most 512 MiB."""
     return _DECODE_MEMORY_BYTES if limit is None else min(_DECODE_MEMORY_BYTES, limit // 3)
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import bentoml
 from PIL import Image
 
+from service.heap import return_large_blocks
 from service.server.app import App, freeze_loaded_objects, limit_decode_threads
 from service.server.bento import FrontedService, infer, is_worker, refuse_tls, starting
 from service.server.drain import drain_on_sigterm
@@ -49,7 +50,8 @@ class Vitrine:
 
     @bentoml.on_startup
     def prepare(self) -> None:
-        """Tune the loaded process: garbage collection, decode threads, draining on SIGTERM."""
+        """Tune the loaded process: heap, garbage collection, decode threads; drain on SIGTERM."""
+        return_large_blocks()
         freeze_loaded_objects()
         limit_decode_threads()
         if SETTINGS.drain_s:

@@ -16,7 +16,7 @@ from pydantic import (
 )
 
 from service.errors import SettingsError
-from service.machine import default_decode_memory_bytes, default_workers
+from service.machine import decode_memory_bytes, default_workers, memory_limit_bytes
 
 PREFIX = "VITRINE_"
 
@@ -63,7 +63,9 @@ class Settings(BaseModel):
     """Most bytes of one encoded image."""
     max_image_pixels: int = Field(default=50_000_000, ge=1)
     """Most pixels of one image; checked before it is decoded."""
-    decode_memory_bytes: int = Field(default_factory=default_decode_memory_bytes, ge=1)
+    decode_memory_bytes: int = Field(
+        default_factory=lambda: decode_memory_bytes(memory_limit_bytes()), ge=1
+    )
     """Bytes that request bodies and the images in them may take, in all workers together."""
     max_denoise_pixels: int = Field(default=4_000_000, ge=1)
     """Most pixels of one image to denoise."""

@@ -5,12 +5,16 @@ from pathlib import Path
 
 from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 
+from service.heap import Trimmer
 from service.inference.budget import Budget, Share
 from service.settings import Settings
 from service.shared import shared_doubles
 
 # Bodies that wait for images to be decoded must not hold what decoding needs: each has its own.
 _BODIES_DIVISOR = 4
+# Large bodies may hold half of that, so that some that do not end leave memory to small ones.
+_LARGE_BODY_BYTES = 1_000_000
+_LARGE_DIVISOR = 2
 # A model may hold half of what images have, in all workers together.
 _MODEL_DIVISOR = 2
 
@@ -28,13 +32,24 @@ class Memory:
             part: Budget(
                 limit,
                 f"{parts[part]} of VITRINE_DECODE_MEMORY_BYTES",
-                shared_doubles(folder, f"memory-{part}", workers),
+                shared_doubles(folder, f"memory-{part}", 2 * workers),
                 worker % workers,
             )
             for part, limit in limits.items()
         }
+        trimmer = Trimmer()
+        for budget in self._budgets.values():
+            budget.on_given_back = trimmer.start
         self._model_limit = limits["images"] // _MODEL_DIVISOR // workers
-        self.bodies = Share(self._budgets["bodies"], limits["bodies"])
+        self._large_bodies, self._bodies = (
+            Share(self._budgets["bodies"], limits["bodies"] // _LARGE_DIVISOR // workers),
+            Share(self._budgets["bodies"], limits["bodies"]),
+        )
+
+    def share_of_body(self, size: int | None) -> Share:
+        """What a body of that size may hold; of None where it was not declared."""
+        is_large = size is None or size > _LARGE_BODY_BYTES
+        return self._large_bodies if is_large else self._bodies
 
     def share_of_model(self) -> Share:
         """What a model may hold in this worker."""

@@ -147,6 +147,8 @@ class BatchQueue(Generic[Item, Result]):
         started: float,
         computing: "Future[Sequence[Result | Exception]]",
     ) -> None:
+        if self._computing is computing:
+            self._computing = None  # it would keep its items and results
         self._settle(batch, started, computing.result())
         self._drain(loop)
 

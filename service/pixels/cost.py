@@ -16,10 +16,10 @@ _OTHER_MODE_BYTES = 4
 
 # Bytes a pixel that decoders take beside that where they unpack the whole image at once.
 _WHOLE_IMAGE_BYTES = {
-    "WEBP": 15,  # two canvases, a copy of one, and libwebp's own planes
+    "WEBP": 17,  # two canvases, a copy of one, and libwebp's own planes
     "AVIF": 10,  # the planes in YUV, and a copy in RGBA
 }
-_RLE_BYTES = 3  # Pillow's decoder of a compressed BMP is in Python
+_RLE_BYTES = 4  # Pillow's decoder of a compressed BMP is in Python
 _COEFFICIENT_BYTES = 2  # libjpeg's, for each sample of an image in several scans
 
 # Bytes a pixel, of the size at which an image is unpacked, to flatten and to resize it.
@@ -27,6 +27,7 @@ _OWN_BYTES = 5
 
 _TILE_WIDTH, _TILE_HEIGHT, _ROWS_PER_STRIP = 322, 323, 278
 _BITS, _SAMPLES, _PLANAR, _PHOTOMETRIC = 258, 277, 284, 262
+_ORIENTATION = 274
 _SEPARATE, _YCBCR = 2, 6
 
 
@@ -47,6 +48,8 @@ def unpack_bytes(image: Image.Image, factor: int = 1) -> int:
         if codec and _has_several_scans(image):
             needed += _coefficients(image) * _COEFFICIENT_BYTES
     elif isinstance(image, TiffImageFile):
+        if _tag(image, _ORIENTATION, 1) != 1:
+            needed *= 2  # Pillow turns it, into a second image
         if codec == "libtiff":
             needed += _piece_bytes(image)
     elif codec == "bmp_rle":

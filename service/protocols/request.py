@@ -24,8 +24,8 @@ class Request:
     """Method, path, headers and body of a request."""
 
     __slots__ = (
-        "_held", "_receive", "_watch", "_watches", "call", "client_name", "headers", "memory",
-        "method", "path", "query", "raw_headers", "token",
+        "_held", "_receive", "_watch", "_watches", "call", "client_name", "headers", "method",
+        "path", "query", "raw_headers", "share_of_body", "token",
     )  # fmt: skip
 
     def __init__(
@@ -37,8 +37,8 @@ class Request:
         self._receive = receive
         self._watch: asyncio.Task[None] | None = None
         self._watches = is_gone is None
-        self.memory: Share | None = None
-        """What the body's memory is taken from; None counts none."""
+        self.share_of_body: Callable[[int | None], Share] | None = None
+        """What memory for a body of a size is taken from; None counts none."""
         self._held: Reservation | None = None
         self.method: str = scope["method"]
         self.path: str = scope["path"]
@@ -113,6 +113,7 @@ class Request:
             self._watch_disconnect()
             return whole
         body = bytearray(message["body"])
+        self._grow(len(body))
         while message.get("more_body"):
             message = await self._next()
             body += message["body"]
@@ -165,18 +166,19 @@ class Request:
     async def _reserve(self, max_bytes: int) -> None:
         """Wait for memory for a body of declared size before any of it is read."""
         declared = self.headers.get(b"content-length", b"0")
-        if self.memory is not None and declared.isdigit() and int(declared) > SMALL_BYTES:
-            size = min(int(declared), max_bytes)  # it is read no further
-            self._held = await self.memory.reserve(size, "a body", self.call.is_gone)
+        if self.share_of_body is None or not declared.isdigit() or int(declared) <= SMALL_BYTES:
+            return
+        size = min(int(declared), max_bytes)  # it is read no further
+        self._held = await self.share_of_body(size).reserve(size, "a body", self.call.is_gone)
 
     def _grow(self, size: int) -> None:
         """Hold memory for so much of a body; one of undeclared size must not wait with its part."""
-        if self.memory is None or size <= SMALL_BYTES:
+        if self.share_of_body is None or size <= SMALL_BYTES:
             return
-        self._held = self._held or Reservation(self.memory, 0)
+        self._held = self._held or Reservation(self.share_of_body(None), 0)
         if size <= self._held.count:
             return
-        budget = self.memory.budget
+        budget = self._held.share.budget
         if size > budget.limit:
             raise TooLarge(
                 f"expected a body of at most {budget.limit} bytes ({budget.origin}), got more"

@@ -37,8 +37,8 @@ class Context:
     is_draining: Callable[[], bool]
     bentoml_schema: Callable[[], Json]
     """What BentoML's client reads; imports BentoML."""
-    bodies: Share
-    """The memory for request bodies."""
+    share_of_body: Callable[[int | None], Share]
+    """The memory for a request body of a size; of None where it was not declared."""
 
 
 Handler = Callable[[Context, Request, Mapping[str, str]], Awaitable[Response]]

@@ -79,7 +79,7 @@ class App:
             self._scraper,
             lambda: self.drain.is_on,
             bentoml_schema,
-            self.memory.bodies,
+            self.memory.share_of_body,
         )
         rate_per_s = settings.rate_limit_per_s
         self.dispatcher = Dispatcher(context, RateLimit(rate_per_s, folder) if rate_per_s else None)

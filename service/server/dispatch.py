@@ -107,7 +107,7 @@ class Dispatcher:
             if match.route.is_inference:
                 if self._rate is not None and request.token is not None:
                     self._rate.take(request.token, time.monotonic())
-                request.memory = self._context.bodies
+                request.share_of_body = self._context.share_of_body
                 timeout_s = request.set_timeout(self._context.settings.request_timeout_s)
             async with asyncio.timeout(timeout_s):
                 response = await match.route.handler(self._context, request, match.params)

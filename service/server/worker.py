@@ -12,6 +12,7 @@ import uvicorn
 from uvicorn.server import ServerState
 
 from service.errors import StartError
+from service.heap import return_large_blocks
 from service.server.app import App, freeze_loaded_objects, limit_decode_threads
 from service.server.connection import Connection
 from service.server.front import Front, traced
@@ -129,6 +130,7 @@ def run_worker(
 
     # What is read while it loads may be old by the time that SIGHUP comes: the signal waits.
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
+    return_large_blocks()
     try:
         app = load()
         tls = Tls(app.settings)

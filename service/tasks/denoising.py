@@ -35,9 +35,9 @@ PNG = "image/png"
 STRIP_ROWS = 64
 # Noise from which the colours are the network's alone; below, it takes more out than it should.
 TRUSTED_SIGMA = 0.2
-# Colours and alpha that come in, colours that go out; a PNG of noise is as large as its pixels,
-# and is copied once.
-_ITEM_BYTES_A_PIXEL = 4 + 3 + 4 + 4
+# Colours and alpha that come in, colours that go out; Pillow's image of them; a PNG of noise is as
+# large as its pixels, and is copied once.
+_ITEM_BYTES_A_PIXEL = 4 + 3 + 4 + 4 + 4
 
 
 class DenoisingSpec(TaskSpec):

@@ -1,19 +1,20 @@
 """What every pod must be: each policy looks at rendered objects and says what is wrong."""
 
 from service.errors import SettingsError
+from service.machine import decode_memory_bytes
 from service.protocols import health
-from service.server.app import DECODE_THREADS
 from service.server.worker import STOP_MARGIN_S
 from service.settings import read_settings
 from tests.k8s.manifests import Manifest, Manifests, containers, environment, pods, quantity
 
-# Measured with all nine models; README.md has the table.
-FIRST_WORKER_BYTES = 231e6
-FURTHER_WORKER_BYTES = 105e6
+# Measured with all nine models, each of which has computed its largest batch.
+FIRST_WORKER_BYTES = 327e6
+FURTHER_WORKER_BYTES = 221e6
 # An estimate of TensorFlow with CUDA and all models.
 GPU_WORKER_BYTES = 4e9
-# A progressive JPEG in colour is unpacked in full, before it is scaled down.
-BYTES_A_PIXEL = 8
+# Beside the budget, in each worker: what has come of bodies that wait (up to 320 KB for each
+# connection), strips of images, a body that is put together from its parts.
+MARGIN_BYTES = 67e6
 
 
 def images_are_pinned(manifests: Manifests) -> list[str]:
@@ -159,23 +160,25 @@ def settings_are_usable(manifests: Manifests) -> list[str]:
 
 
 def memory_covers_workers(manifests: Manifests) -> list[str]:
-    """The workers that the CPU limit (or the GPUs) implies, the images they unpack, and /tmp."""
+    """The workers that the CPU limit (or the GPUs) implies, the budget for decoding, and /tmp."""
     found = []
     for pod, container in containers(manifests, "Deployment"):
         limits = container["resources"]["limits"]
         settings = environment(container, manifests)
         gpus = int(limits.get("nvidia.com/gpu", 0))
         workers = int(settings.get("VITRINE_WORKERS", gpus or max(1, int(quantity(limits["cpu"])))))
+        limit_bytes = quantity(limits["memory"])
+        asked = settings.get("VITRINE_DECODE_MEMORY_BYTES")
         needed_bytes = (
             (
                 GPU_WORKER_BYTES * workers
                 if gpus
                 else FIRST_WORKER_BYTES + FURTHER_WORKER_BYTES * (workers - 1)
             )
-            + workers * DECODE_THREADS * BYTES_A_PIXEL * int(settings["VITRINE_MAX_IMAGE_PIXELS"])
+            + workers * MARGIN_BYTES
+            + int(asked or decode_memory_bytes(int(limit_bytes)))
             + sum(map(_memory_bytes, pod.spec.get("volumes", [])))
         )
-        limit_bytes = quantity(limits["memory"])
         if limit_bytes < needed_bytes:
             found.append(
                 f"{pod.name}: expected at least {needed_bytes / 1e6:.0f} MB of memory for "

@@ -93,8 +93,8 @@ BREAKS: list[tuple[Policy, str, str, object]] = [
     (
         policies.memory_covers_workers,
         SETTINGS,
-        "data.VITRINE_MAX_IMAGE_PIXELS",
-        "50000000",
+        "data.VITRINE_DECODE_MEMORY_BYTES",
+        "1073741824",
     ),
     (relations.selectors_match_pods, "Service/vitrine", "spec.selector", {"app": "vitrine"}),
     (relations.selectors_match_pods, DEPLOYMENT, "spec.template.metadata.labels", {}),

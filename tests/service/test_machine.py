@@ -6,7 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from service.machine import COMPUTE_NICE, may_have_gpu, yield_to_the_event_loop
+from service.machine import (
+    COMPUTE_NICE,
+    decode_memory_bytes,
+    may_have_gpu,
+    memory_limit_bytes,
+    yield_to_the_event_loop,
+)
 
 
 @pytest.mark.parametrize("name", ["nvidia0", "nvidiactl", "nvhost-gpu", "dxg", "kfd", "accel0"])
@@ -34,6 +40,31 @@ def test_environment_may_hide_gpus_of_nvidia_only(tmp_path: Path, hidden: str) -
 @pytest.mark.parametrize("platform", ["darwin", "win32"])
 def test_other_systems_may_always_have_a_gpu(tmp_path: Path, platform: str) -> None:
     assert may_have_gpu({}, tmp_path, platform)
+
+
+@pytest.mark.parametrize(
+    ("texts", "limit"),
+    [
+        (["1879048192\n"], 1879048192),
+        (["max\n"], None),
+        ([None, "1879048192\n"], 1879048192),  # cgroup v1 alone
+        ([None, "9223372036854771712\n"], None),  # its way to say that there is none
+        ([None, None], None),
+    ],
+)
+def test_memory_limit_is_the_cgroup_s(
+    tmp_path: Path, texts: list[str | None], limit: int | None
+) -> None:
+    files = [tmp_path / str(version) for version, _ in enumerate(texts)]
+    for file, text in zip(files, texts, strict=True):
+        if text is not None:
+            file.write_text(text)
+    assert memory_limit_bytes(files) == limit
+
+
+def test_memory_to_decode_in_is_a_third_of_the_limit_and_at_most_512_mib() -> None:
+    assert decode_memory_bytes(300_000_000) == 100_000_000
+    assert decode_memory_bytes(10**12) == decode_memory_bytes(None) == 512 * 2**20
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux has priorities by thread")

@@ -31,6 +31,7 @@ MODULES = {
     "call": "ground",
     "errors": "ground",
     "settings": "ground",
+    "heap": "ground",
     "machine": "ground",
     "part": "ground",
     "shared": "ground",

@@ -20,6 +20,7 @@ from service.artifacts.manifest import Device, EngineName, read_manifest
 from service.call import Call
 from service.engines.engine import Tensors
 from service.errors import Unavailable
+from service.inference.memory import Memory
 from service.inference.model import Model
 from service.inference.registry import Registry
 from service.pixels.preprocess import Floats
@@ -337,7 +338,8 @@ def slow() -> Iterator[Slow]:
     settings = Settings(queue_limit=4, workers=1)
     metrics, engine = metrics_of(manifest), HeldEngine()
     task = Classification(manifest)
-    model = Model(Artifact(FOLDER, manifest), task, engine, settings, metrics)
+    memory = Memory(settings, None, 0).share_of_model()
+    model = Model(Artifact(FOLDER, manifest), task, engine, settings, metrics, memory=memory)
     registry = Registry([model], {})
     yield Slow(engine, registry, metrics)
     engine.released.set()

@@ -29,7 +29,9 @@ from service.errors import (
     UnknownModel,
     UnsupportedImage,
 )
-from service.inference.model import Model, Source
+from service.inference.decoding import Source
+from service.inference.memory import Memory
+from service.inference.model import Model
 from service.inference.registry import Registry, load_registry
 from service.pixels.preprocess import Floats
 from service.settings import Settings
@@ -58,7 +60,8 @@ def load(models_dir: Path) -> Iterator[Load]:
         all_settings = Settings(models_dir=models_dir, **chosen)
         artifacts = find_artifacts(models_dir, all_settings.models, TASKS)
         metrics = metrics_of(*(artifact.manifest for artifact in artifacts))
-        registry = load_registry(artifacts, TASKS, all_settings, metrics)
+        memory = Memory(all_settings, None, 0)
+        registry = load_registry(artifacts, TASKS, all_settings, metrics, memory=memory)
         loaded.append(registry)
         return registry
 
@@ -242,7 +245,9 @@ def test_loaded_model_is_announced_in_the_metrics(
 ) -> None:
     artifact = Artifact(artifact_folder, read_manifest(artifact_folder, TASKS))
     metrics = metrics_of(artifact.manifest)
-    load_registry([artifact], TASKS, Settings(device="cpu", workers=1), metrics).close()
+    settings = Settings(device="cpu", workers=1)
+    memory = Memory(settings, None, 0)
+    load_registry([artifact], TASKS, settings, metrics, memory=memory).close()
     labels = {
         "model": "fashion-mnist",
         "version": "1",
@@ -304,7 +309,9 @@ def model(name: str, folder: Path) -> Model:
     task = TASKS[manifest.task.type](manifest)
     engine = SteadyEngine(manifest)
     settings = Settings(workers=1, queue_limit=4)
-    return Model(Artifact(folder, manifest), task, engine, settings, metrics_of(manifest))
+    memory = Memory(settings, None, 0).share_of_model()
+    metrics = metrics_of(manifest)
+    return Model(Artifact(folder, manifest), task, engine, settings, metrics, memory=memory)
 
 
 def call() -> Call:
