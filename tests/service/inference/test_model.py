@@ -305,7 +305,7 @@ def test_large_image_is_unpacked_in_a_thread(
     [
         (b"no image", UnsupportedImage, "of another type"),
         (Image.new("L", (30, 20)), TooLarge, "at most 500 pixels, got 30x20 = 600 pixels"),
-        (Image.new("F", (9, 9)), BadInput, "got an image of mode F"),
+        (Image.new("F", (9, 9)), UnsupportedImage, "got an image of mode F"),
         ({"photo": np.zeros((28, 28, 1), np.float32)}, BadInput, "expected the input image"),
         ({"image": np.zeros((9, 9, 1), np.float32)}, BadInput, r"of shape \(28, 28, 1\), got"),
     ],
