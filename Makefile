@@ -15,7 +15,7 @@ export BENTOML_DO_NOT_TRACK := True
 # What serves on a GPU needs Keras and CUDA's libraries.
 SERVING := $(if $(filter gpu,$(VITRINE_DEVICE)),gpu,serve)
 
-.PHONY: help serve test test-all bench load fuzz gpu-check train lint format image-check k8s-check dashboard \
+.PHONY: help serve test test-all bench load soak fuzz gpu-check train lint format image-check k8s-check dashboard \
 	audit capacity lock bench-lock bento clean
 
 help: ## List the targets
@@ -51,6 +51,9 @@ format: $(VENV)/.test ## Format the code
 
 load: $(VENV)/.serve $(VENV)/.load ## Load a service of its own for two minutes; the report goes to .load/
 	@$(BIN)/python -m tests.load $(ARGS)
+
+soak: $(VENV)/.test ## Load all routes for half an hour while workers are killed: make soak ARGS="--seconds 60"
+	@$(BIN)/python -m tests.soak $(ARGS)
 
 fuzz: $(VENV)/.test ## Try damaged inputs for a minute: make fuzz ARGS="--seconds 600"; findings go to .fuzz/
 	@$(BIN)/python -m tests.fuzz $(ARGS)
@@ -95,7 +98,7 @@ bench-lock: $(VENV)/.test ## Lock the dependencies of the benchmark's peers agai
 	done
 
 clean: ## Remove the environment and everything that can be made again
-	@rm -rf $(VENV) .audit .bench .fuzz .image .load .smoke .mypy_cache .ruff_cache .pytest_cache
+	@rm -rf $(VENV) .audit .bench .fuzz .image .load .soak .smoke .mypy_cache .ruff_cache .pytest_cache
 	@find . -name __pycache__ -prune -exec rm -rf {} +
 
 $(VENV)/bin/python:

@@ -34,8 +34,8 @@ class Acceptor:
         self._listener = listener
         self._selector = selector
         self._workers = workers
-        self._most = max(1, open_files_limit() - RESERVED_FILES)
-        """Connections that a worker may hold."""
+        self.most_per_worker = max(1, open_files_limit() - RESERVED_FILES)
+        """Connections that a worker may hold by its limit of open files."""
         self._is_watching = False
         self._resume_at = 0.0
         self._held: deque[socket.socket] = deque()
@@ -85,7 +85,7 @@ class Acceptor:
         """The workers that take connections and have room, those with the fewest first."""
         takers = [worker for worker in self._workers if worker.takes_connections()]
         by_load = sorted(takers, key=lambda worker: worker.open_connections)
-        return by_load if by_load and by_load[0].open_connections < self._most else []
+        return by_load if by_load and by_load[0].open_connections < self.most_per_worker else []
 
     def _accept(self) -> None:
         with contextlib.suppress(BlockingIOError, ConnectionError):
