@@ -29,6 +29,8 @@ from tests.service.server.test_supervisor import (
     workers,
 )
 
+pytestmark = pytest.mark.slow
+
 SPARE = 10
 MAX_LOG_LINES = 20
 LIVEZ = b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n"

@@ -55,6 +55,7 @@ def answers(server: Server, sample: bytes) -> list[object]:
     return [one.json(), several.json(), form.json()]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", [truncate, overwrite, remove])
 def test_model_file_that_changes_is_served_on_and_not_loaded_again(
     damage: Callable[[Path], None], artifact_folder: Path, models_dir: Path, tmp_path: Path
@@ -78,6 +79,7 @@ def test_model_file_that_changes_is_served_on_and_not_loaded_again(
         assert server.stop(signal.SIGTERM) == 0
 
 
+@pytest.mark.slow
 def test_worker_that_cannot_start_is_tried_more_and_more_rarely(
     artifact_folder: Path, models_dir: Path, tmp_path: Path
 ) -> None:
@@ -111,6 +113,7 @@ def on_a_small_disk(folder: Path) -> Callable[[int], list[str]]:
     return start
 
 
+@pytest.mark.slow
 def test_full_disk_ends_no_worker_and_keeps_new_ones_away(tmp_path: Path) -> None:
     if subprocess.run(["unshare", "-rm", "true"], check=False).returncode:
         pytest.skip("mounting a small disk needs a namespace of its own")

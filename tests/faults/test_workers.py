@@ -74,8 +74,10 @@ def test_killed_worker_fails_only_its_own_requests(tmp_path: Path) -> None:
         show("killed: seconds until both workers are ready", round(ready_s, 2))
         assert 0 < own <= CLIENTS
         assert len(failed) <= own
+        assert "worker ended with exit code -9 worker=" in server.log.read_text()
 
 
+@pytest.mark.slow
 def test_hung_worker_gets_no_new_connection_and_is_replaced(tmp_path: Path) -> None:
     with serve(tmp_path, models=MODEL, workers=2) as server:
         before = workers(server)
@@ -110,6 +112,7 @@ def test_connections_wait_while_the_only_worker_hangs(tmp_path: Path) -> None:
         assert server.stop(signal.SIGTERM) == 0
 
 
+@pytest.mark.slow
 def test_hung_worker_does_not_keep_the_server_from_ending(tmp_path: Path) -> None:
     with (
         serve(tmp_path, models=MODEL, workers=2, hang_timeout_s=1) as server,
@@ -124,10 +127,10 @@ def test_pause_of_a_worker_or_of_the_whole_machine_is_no_hang(tmp_path: Path) ->
         before = workers(server)
         with stopped(before[0]):
             time.sleep(3)  # as a computation does that keeps the interpreter to itself
-        time.sleep(1)
+        time.sleep(0.5)
         with stopped(server.process.pid, *before):
-            time.sleep(8)
-        time.sleep(2)
+            time.sleep(7)  # beyond the limit, but the supervisor could not look
+        time.sleep(1)
         assert workers(server) == before
         assert hangs(server) == 0
         assert ask(server) == 200
@@ -143,7 +146,7 @@ def test_worker_on_a_busy_machine_is_not_taken_for_hung(tmp_path: Path) -> None:
         with serve(tmp_path, workers=2) as server:
             before = workers(server)
             with running_load(Load([server.url], pause_s=0), 16) as load:
-                time.sleep(12)
+                time.sleep(8)  # beyond the limit
             assert load.failures() == []
             assert hangs(server) == 0
             assert workers(server) == before

@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -91,3 +93,7 @@ def test_network_with_other_tensors_than_the_manifests_is_refused(
 ) -> None:
     with pytest.raises(ArtifactError, match=f"expected a network with the {what}, got "):
         LiteRTEngine(FILE, 1, inputs=inputs, outputs=outputs)
+
+
+def test_file_is_not_mapped_so_that_shortening_it_ends_no_process(litert: LiteRTEngine) -> None:
+    assert str(FILE) not in Path("/proc/self/maps").read_text()
