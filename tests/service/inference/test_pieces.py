@@ -161,6 +161,20 @@ async def test_small_image_has_its_turn_while_a_large_one_is_computed(
     assert set(engine.sides[2:]) == {TILE}
 
 
+async def test_what_is_ahead_falls_with_each_tile(model: Model, engine: SteppedEngine) -> None:
+    costs_of(model).unit_s = 1e-4
+    work, seen = model._admission.work, []
+    asking = asked(model, LARGE)
+    for _ in range(3):
+        await engine.is_computing()
+        seen.append(work.ahead_s(9.0))
+        engine.let(1)
+    assert seen[0] > seen[1] > seen[2] > 0
+    engine.let(10_000)
+    await asyncio.wait_for(asking, HANGS_S)
+    assert work.ahead_s(9.0) == pytest.approx(0)
+
+
 async def test_answer_is_the_same_in_pieces_and_stages_are_timed(
     model: Model, engine: SteppedEngine
 ) -> None:
