@@ -265,7 +265,7 @@ def test_colours_are_the_networks_where_noise_is_strong_and_the_images_where_the
     noisy = red + sigma * np.random.default_rng(0).standard_normal(red.shape)
     image = Image.fromarray(np.rint(np.clip(noisy, 0, 1) * 255).astype(np.uint8))
     means = pixels(answered(denoiser(), image, uniform)).mean((0, 1))
-    assert (np.ptp(means) < 2) is is_of_the_network
+    assert (np.ptp(means) < 2) == is_of_the_network
 
 
 def test_grey_stored_as_colour_is_answered_as_grey_is() -> None:
