@@ -15,7 +15,7 @@ export BENTOML_DO_NOT_TRACK := True
 # What serves on a GPU needs Keras and CUDA's libraries.
 SERVING := $(if $(filter gpu,$(VITRINE_DEVICE)),gpu,serve)
 
-.PHONY: help serve test test-all bench load gpu-check train lint format image-check k8s-check dashboard \
+.PHONY: help serve test test-all bench load soak fuzz gpu-check train lint format image-check k8s-check dashboard \
 	audit capacity lock bench-lock bento clean
 
 help: ## List the targets
@@ -28,7 +28,7 @@ serve: $(VENV)/.$(SERVING) ## Serve the models in models/: make serve HOST=127.0
 test: $(VENV)/.test $(VENV)/.sign $(VENV)/.audit ## Run the tests, in two processes, but for the slow ones
 	@$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow" $(ARGS)
 
-test-all: $(VENV)/.test $(VENV)/.sign $(VENV)/.audit ## Run all tests: image, Bento, rolling update, Prometheus, Locust, long training, too
+test-all: $(VENV)/.test $(VENV)/.sign $(VENV)/.audit ## Run all tests: image, Bento, faults, Prometheus, Locust, training, too; LONG=1 adds those of minutes
 	@$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
 bench: $(VENV)/.test ## Measure against other servers: make bench ARGS="--rounds 5"
@@ -51,6 +51,12 @@ format: $(VENV)/.test ## Format the code
 
 load: $(VENV)/.serve $(VENV)/.load ## Load a service of its own for two minutes; the report goes to .load/
 	@$(BIN)/python -m tests.load $(ARGS)
+
+soak: $(VENV)/.test ## Load all routes for half an hour while workers are killed: make soak ARGS="--seconds 60"
+	@$(BIN)/python -m tests.soak $(ARGS)
+
+fuzz: $(VENV)/.test ## Try damaged inputs for a minute: make fuzz ARGS="--seconds 600"; findings go to .fuzz/
+	@$(BIN)/python -m tests.fuzz $(ARGS)
 
 image-check: $(VENV)/.test ## Build the image for CPUs with buildah, run it and ask every model
 	@$(BIN)/python -m pytest -s tests/deploy/test_image.py tests/deploy/test_dockerfile.py $(ARGS)
@@ -92,7 +98,7 @@ bench-lock: $(VENV)/.test ## Lock the dependencies of the benchmark's peers agai
 	done
 
 clean: ## Remove the environment and everything that can be made again
-	@rm -rf $(VENV) .audit .bench .image .load .smoke .mypy_cache .ruff_cache .pytest_cache
+	@rm -rf $(VENV) .audit .bench .fuzz .image .load .soak .smoke .mypy_cache .ruff_cache .pytest_cache
 	@find . -name __pycache__ -prune -exec rm -rf {} +
 
 $(VENV)/bin/python:

@@ -121,7 +121,7 @@ class TooLarge(RequestError):
 
 
 class UnsupportedImage(RequestError):
-    """Bytes of a type that is not among the image formats that are read."""
+    """An image of a type that is not read."""
 
     status = 415
 

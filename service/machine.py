@@ -4,12 +4,14 @@ import contextlib
 import importlib.util
 import os
 import re
+import resource
 import sys
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 COMPUTE_NICE = 5
+MAX_OPEN_FILES = 65536
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 _DEVICE = re.compile(r"nvidia(\d+)")
 _NVIDIA = ("nvidia*", "nvhost*", "dxg")  # a card, a Jetson board, Windows' own under WSL
@@ -90,6 +92,24 @@ def may_have_gpu(
     is_hidden = VISIBLE in environment and not visible_gpus(environment, devices)
     patterns = _OTHER if is_hidden else (*_NVIDIA, *_OTHER)
     return any(any(devices.glob(pattern)) for pattern in patterns)
+
+
+def open_files_limit() -> int:
+    """How many files and connections a process may have open."""
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return MAX_OPEN_FILES if limit == resource.RLIM_INFINITY else limit
+
+
+def raise_open_files_limit() -> None:
+    """Allow this process and its children MAX_OPEN_FILES, or as many as the system lets them have.
+
+    Many systems give a process 1024 unless it asks for more.
+    """
+    limit, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MAX_OPEN_FILES if most == resource.RLIM_INFINITY else min(MAX_OPEN_FILES, most)
+    if limit != resource.RLIM_INFINITY and limit < wanted:
+        with contextlib.suppress(OSError, ValueError):  # macOS allows less than it says
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, most))
 
 
 def keras_is_installed() -> bool:

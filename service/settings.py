@@ -115,8 +115,8 @@ class Settings(BaseModel):
     @field_validator("cors_origins", mode="before")
     @classmethod
     def _parse_cors_origins(cls, value: object) -> object:
-        if value == "*":
-            return (value,)
+        if value in ("*", ("*",)):
+            return ("*",)
         return _parse_list(value, _ORIGIN, "* or origins like https://shop.example, in lower case")
 
     @field_validator("rate_limit_per_s")

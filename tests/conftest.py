@@ -1,3 +1,4 @@
+import os
 import shutil
 from pathlib import Path
 
@@ -7,6 +8,15 @@ from service.artifacts.manifest import read_manifest, write_manifest
 from service.tasks import TASKS
 
 SHIPPED_MODELS = Path(__file__).parents[1] / "models"
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what takes minutes, unless LONG is set."""
+    if os.environ.get("LONG"):
+        return
+    long = [item for item in items if item.get_closest_marker("long")]
+    config.hook.pytest_deselected(items=long)
+    items[:] = [item for item in items if item not in long]
 
 
 @pytest.fixture

@@ -25,12 +25,16 @@ class Transport(asyncio.Transport):
         self.written = b""
         self.has_ended = False
         """Whether nothing more can be written."""
+        self.too_late = b""
+        """What was written after that."""
         self.is_lost = False
         self._protocol = protocol
 
     def write(self, data: Any) -> None:
-        assert not self.has_ended, "written after the end"
-        self.written += bytes(data)
+        if self.has_ended:
+            self.too_late += bytes(data)
+        else:
+            self.written += bytes(data)
 
     def get_write_buffer_size(self) -> int:
         return 0

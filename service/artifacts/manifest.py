@@ -213,6 +213,8 @@ def read_manifest(folder: Path, tasks: Tasks) -> Manifest:
         raise ArtifactError(f"{path}: {_field_problems(error)}") from error
     except json.JSONDecodeError as error:
         raise ArtifactError(f"{path}: expected JSON: {error}") from error
+    except RecursionError as error:
+        raise ArtifactError(f"{path}: expected a manifest, got JSON that is too deep") from error
     except (ValueError, ArtifactError) as error:
         raise ArtifactError(f"{path}: {error}") from error
 

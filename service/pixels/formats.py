@@ -34,10 +34,14 @@ _FOREIGN = re.compile(
 _HEIC_BRAND = re.compile(rb"he[iv][cmsx]")
 _AVIF_BRAND = re.compile(rb"avi[fs]")
 
-# What Pillow says of a file that is whole, but not of a kind that it reads.
+# What Pillow says of a file that is whole, but not of a kind that it reads. A number is that of a
+# TIFF's compression, and the index that of a plane which it has no name for.
 _NOT_READ = re.compile(
-    r"unsupported|not (?:yet )?supported|cannot handle|unknown (?:pixel|raw) mode", re.I
+    r"unsupported|not (?:yet )?supported|cannot handle|unknown (?:pixel|raw) mode"
+    r"|^\d+$|string index out of range",
+    re.I,
 )
+_BIG_TIFF_BIG_ENDIAN = b"MM\0+"
 
 _PHOTOMETRICS = {
     0: "grey with white as zero",
@@ -91,12 +95,12 @@ def why_unread(data: bytes, file_format: str) -> tuple[str, bool]:
         reason = str(error)[:120]
     else:
         reason = "its header cannot be read"
-    if file_format == "TIFF":
-        name = _tiff_name(data)
-        return (reason, False) if name is None else (f"{name} (not read: {reason})", True)
-    if _NOT_READ.search(reason):
-        return f"{file_format} (not read: {reason})", True
-    return reason, False
+    if data.startswith(_BIG_TIFF_BIG_ENDIAN):
+        return "TIFF with offsets of 64 bits in big-endian order (not read)", True
+    if not _NOT_READ.search(reason):
+        return reason, False
+    name = _tiff_name(data) if file_format == "TIFF" else None
+    return f"{name or file_format} (not read: {reason})", True
 
 
 def kind_of(image: Image.Image) -> str:
@@ -139,8 +143,6 @@ def _misread_tiff(image: TiffImageFile) -> str | None:
 def _tiff_name(data: bytes) -> str | None:
     """What a whole TIFF is of, by its first directory; None if that is damaged."""
     try:
-        if data.startswith(b"MM\0+"):
-            return "TIFF with offsets of 64 bits in big-endian order"
         tags = ImageFileDirectory_v2(data[:16] if data[2] == 43 else data[:8])
         file = BytesIO(data)
         file.seek(tags.next)

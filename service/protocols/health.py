@@ -1,7 +1,8 @@
 """The routes that are polled: whether this server is alive and ready, and its metrics."""
 
 import asyncio
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
 from functools import partial
 
 from service.errors import Unavailable, UnknownRoute
@@ -27,7 +28,8 @@ async def ready(context: Context, _: Request, __: Mapping[str, str]) -> Response
 
 
 def _check_engines(context: Context) -> None:
-    failing = context.metrics.failing_engines()
+    with _reading_metrics():
+        failing = context.metrics.failing_engines()
     if failing:
         raise Unavailable(f"the engine of {', '.join(failing)} is failing; see the log")
 
@@ -37,11 +39,23 @@ async def metrics(context: Context, _: Request, __: Mapping[str, str]) -> Respon
     if not context.settings.metrics:
         raise UnknownRoute("metrics are turned off (VITRINE_METRICS=false)")
     loop = asyncio.get_running_loop()
-    text = await loop.run_in_executor(context.scraper, context.metrics.expose)
+    with _reading_metrics():
+        text = await loop.run_in_executor(context.scraper, context.metrics.expose)
     return Response(text, CONTENT_TYPE)
 
 
 _polled = partial(Route, "GET", protocol="page", is_probe=True)
+
+
+@contextlib.contextmanager
+def _reading_metrics() -> Iterator[None]:
+    """Raise Unavailable where the files of the workers cannot be read."""
+    try:
+        yield
+    except OSError as error:  # out of file descriptors
+        raise Unavailable(f"cannot read the metrics: {error.strerror}") from error
+
+
 _probe = partial(_polled, scope=None)
 ROUTES = (
     _probe(path="/livez", is_health=True, handler=live, describe=openapi.live_operation),

@@ -103,8 +103,13 @@ def form_operation(task: AnyTask, context: Context) -> Json:
     names = [name for name in context.registry.names() if _is_of(context, name, task)]
     default = _default_model(task, context)
     required = ["image"] if default or not names else ["image", "model"]
-    fields = {"image": _IMAGE, "model": _choice(names, default), **_options(task)}
-    form = {"type": "object", "required": required, "properties": fields}
+    texts = {"model": _choice(names, default), **_options(task)}
+    fields = {"image": _IMAGE} | {
+        # BentoML's client sends null for what is left out.
+        name: schema if name in required else {**schema, "nullable": True}
+        for name, schema in texts.items()
+    }
+    form = _form(fields, required)
     return {
         "summary": task.summary,
         "requestBody": {"required": True, "content": {"multipart/form-data": {"schema": form}}},
@@ -115,11 +120,9 @@ def form_operation(task: AnyTask, context: Context) -> Json:
 def predict_operation(context: Context) -> Json:
     """`:predict`, for any model."""
     tasks = _served_tasks(context)
-    form = {
-        "type": "object",
-        "required": ["image"],
-        "properties": {"image": {"type": "array", "items": _IMAGE}},
-    }
+    several = {"type": "array", "items": _IMAGE, "minItems": 1}
+    several["maxItems"] = context.settings.max_images_per_request
+    form = _form({"image": several}, ["image"])
     parameters: dict[str, Json] = {}
     for task in tasks:
         for name, schema in _options(task).items():
@@ -257,6 +260,16 @@ def _responses(content: Json, errors: Iterable[int]) -> Json:
 def _error_response(status: int) -> Json:
     content = {JSON: {"schema": _ERROR_REFERENCE}}
     return {"description": HTTPStatus(status).phrase, "content": content}
+
+
+def _form(fields: Json, required: Sequence[str]) -> Json:
+    """A form with these fields and no others."""
+    return {
+        "type": "object",
+        "required": required,
+        "properties": fields,
+        "additionalProperties": False,
+    }
 
 
 def _object(**properties: Json) -> Json:

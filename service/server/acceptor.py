@@ -10,12 +10,15 @@ import time
 from collections import deque
 from collections.abc import Iterable, Sequence
 
+from service.machine import open_files_limit
 from service.server.process import WorkerProcess
 from service.telemetry.log import logger
 
 FULL_CHANNELS_PAUSE_S = 0.005
 FAILED_PAUSE_S = 0.05
 FINISH_TIMEOUT_S = 1.0
+RESERVED_FILES = 128
+"""File descriptors of a worker that are not for connections."""
 
 
 class Acceptor:
@@ -31,6 +34,8 @@ class Acceptor:
         self._listener = listener
         self._selector = selector
         self._workers = workers
+        self.most_per_worker = max(1, open_files_limit() - RESERVED_FILES)
+        """Connections that a worker may hold by its limit of open files."""
         self._is_watching = False
         self._resume_at = 0.0
         self._held: deque[socket.socket] = deque()
@@ -77,9 +82,10 @@ class Acceptor:
             connection.close()
 
     def _takers(self) -> list[WorkerProcess]:
-        """The workers that take connections, those with the fewest first."""
+        """The workers that take connections and have room, those with the fewest first."""
         takers = [worker for worker in self._workers if worker.takes_connections()]
-        return sorted(takers, key=lambda worker: worker.open_connections)
+        by_load = sorted(takers, key=lambda worker: worker.open_connections)
+        return by_load if by_load and by_load[0].open_connections < self.most_per_worker else []
 
     def _accept(self) -> None:
         with contextlib.suppress(BlockingIOError, ConnectionError):

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from service.errors import StartError
+from service.machine import raise_open_files_limit
 from service.server.acceptor import Acceptor
 from service.server.app import App
 from service.server.drain import Drain
@@ -41,6 +42,7 @@ def serve(settings: Settings, host: str, port: int, bentoml_schema: Schema) -> N
     """Serve until SIGTERM or SIGINT; raises StartError where it cannot start."""
     configure_logging(settings.log_format)
     make_context(settings)  # unusable files stop the start before any worker does
+    raise_open_files_limit()
     listener = bind(host, port)
     try:
         folder = tempfile.TemporaryDirectory(prefix="vitrine-metrics-", dir=settings.metrics_dir)
@@ -183,7 +185,7 @@ class Supervisor:
             self._selector.unregister(worker.stderr)
         self._workers.remove(worker)
         self._rescue_connections(worker)
-        self._count_unavailable()
+        self._count()
         exit_code = worker.join()
         if self._is_stopping:
             return
@@ -199,6 +201,8 @@ class Supervisor:
         if self._acceptor is None and not self._start_at and all(w.is_ready for w in self._workers):
             url = listen(self._listener, "https" if self._settings.tls_cert_file else "http")
             self._acceptor = Acceptor(self._listener, self._selector, self._workers)
+            limit = self._acceptor.most_per_worker * self._settings.workers
+            self._state.connections_limit.set(limit)
             logger.info("Listening on %s", url, extra={"fields": {"workers": len(self._workers)}})
 
     def _look_at_pulses(self) -> None:
@@ -216,12 +220,13 @@ class Supervisor:
                 logger.error("worker hangs, and is killed", extra={"fields": fields})
                 worker.kill()
                 self._state.hangs.inc()
-        self._count_unavailable()
+        self._count()
 
-    def _count_unavailable(self) -> None:
-        """Say how many of those that were ready take no connections now."""
+    def _count(self) -> None:
+        """Tell how many of those that were ready take no connections now, and what all hold."""
         unavailable = [w for w in self._workers if w.is_ready and not w.takes_connections()]
         self._state.unavailable.set(len(unavailable))
+        self._state.connections.set(sum(worker.open_connections for worker in self._workers))
 
     def _rescue_connections(self, worker: WorkerProcess) -> None:
         """Give to others what a worker has not taken, and will not for now."""

@@ -21,6 +21,9 @@ _STARTS = "vitrine_worker_starts_total"
 _READY = "vitrine_workers_ready"
 _HANGS = "vitrine_worker_hangs_total"
 _UNAVAILABLE = "workers_unavailable"
+_CONNECTIONS = "vitrine_connections"
+_CONNECTIONS_LIMIT = "vitrine_connections_limit"
+_OF_SUPERVISOR = (_HANGS, _UNAVAILABLE, _CONNECTIONS, _CONNECTIONS_LIMIT)
 
 
 def limit_metrics(settings: Settings, models: Sequence[ServedModel]) -> Iterator[Metric]:
@@ -59,7 +62,7 @@ class WorkerState:
 
     def metrics(self) -> Iterator[Metric]:
         """The state of all workers, and when the first of them was started."""
-        names = (_STARTS, _READY, _UNAVAILABLE, _HANGS)
+        names = (_STARTS, _READY, *_OF_SUPERVISOR)
         totals = {name: rows[()][0] for name, rows in read_totals(self._folder, names).items()}
         yield CounterMetricFamily(
             _STARTS, "Times that a process was started to serve", value=totals[_STARTS]
@@ -69,9 +72,17 @@ class WorkerState:
             "Processes that serve; fewer than vitrine_workers where one cannot start",
             value=totals[_READY] - totals.get(_UNAVAILABLE, 0),
         )
-        if _HANGS in totals:  # BentoML's server does not look
+        if _HANGS in totals:  # BentoML's server knows nothing of these
             yield CounterMetricFamily(
                 _HANGS, "Times that a process was killed because it hung", value=totals[_HANGS]
+            )
+            yield GaugeMetricFamily(
+                _CONNECTIONS, "Open connections of all workers", value=totals[_CONNECTIONS]
+            )
+            yield GaugeMetricFamily(
+                _CONNECTIONS_LIMIT,
+                "Connections that the workers may hold, by their limit of open files",
+                value=totals[_CONNECTIONS_LIMIT],
             )
         # The time of one file: each worker's own clock reading might differ by a second.
         yield GaugeMetricFamily(
@@ -86,12 +97,16 @@ class SupervisorState:
 
     def __init__(self, folder: Path | None) -> None:
         """Begin at zero; `folder` is what the processes of the server share."""
-        tables = (Table(_HANGS, ((),)), Table(_UNAVAILABLE, ((),), is_gauge=True))
+        tables = [Table(name, ((),), is_gauge=name != _HANGS) for name in _OF_SUPERVISOR]
         values = open_values(folder, tables)
         self.hangs = Counter(values, 0)
         """Workers that were killed because they did nothing."""
         self.unavailable = Gauge(values, 1)
         """Workers that were ready, and hang or end."""
+        self.connections = Gauge(values, 2)
+        """Open connections of all workers."""
+        self.connections_limit = Gauge(values, 3)
+        """Connections that all workers may hold."""
 
 
 def usage_metrics(server_pid: int) -> Iterator[Metric]:

@@ -23,6 +23,7 @@ from service.artifacts.files import Artifact, find_artifacts, verify
 from service.artifacts.manifest import Device, EngineName, Manifest
 from service.engines.gpus import count_gpus, gpu_memory, let_memory_grow
 from service.engines.keras import HALF_POLICY, KerasEngine
+from service.inference.memory import Memory
 from service.inference.model import Model
 from service.pixels.preprocess import Floats, preprocess
 from service.settings import Settings
@@ -113,7 +114,9 @@ def prove(artifact: Artifact, engine: KerasEngine) -> None:
     """Raise ArtifactError unless the sample is answered as recorded."""
     manifest = artifact.manifest
     task = TASKS[manifest.task.type](manifest)
-    model = Model(artifact, task, engine, Settings(workers=1), metrics_of(manifest))
+    settings = Settings(workers=1)
+    memory = Memory(settings, None, 0).share_of_model()
+    model = Model(artifact, task, engine, settings, metrics_of(manifest), memory=memory)
     model.prove()
     model.close()
 

@@ -15,6 +15,8 @@ from tests.programs import program
 from tests.server import free_port, serve
 from tests.service.protocols.test_native import PNG, SAMPLE
 
+pytestmark = pytest.mark.slow
+
 MODEL = "fashion-mnist-mlp"
 PATIENCE_S = 20  # reached only where a test fails
 (SHOWN,) = re.findall(r"^```\n(defaults.*?)^```$", read("deploy/README.md"), re.M | re.S)

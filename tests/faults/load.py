@@ -3,6 +3,7 @@
 import contextlib
 import http.client
 import itertools
+import select
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -94,6 +95,8 @@ def _close(connections: Connections) -> None:
 def _ask(load: Load, connections: Connections, url: str) -> Outcome:
     connection = connections.get(url) or _connection(url)
     connections[url] = connection  # http.client opens it again once it was closed
+    if connection.sock is not None and select.select([connection.sock], [], [], 0)[0]:
+        connection.close()  # the server has closed it while nothing was asked
     sent = time.monotonic()
     try:
         connection.request("POST", load.path, load.body, dict(load.headers))

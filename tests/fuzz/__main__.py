@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from tests.fuzz.targets import TARGETS
+from tests.fuzz.targets import SERVED, TARGETS
 from tests.fuzz.watch import fuzz
 from tests.fuzz.worker import Input, Work
 from tests.server import CHECKOUT
@@ -36,7 +36,7 @@ def main() -> int:
         print("nothing was raised")
         return 0
     FOLDER.mkdir(exist_ok=True)
-    targets = tuple(arguments.target or TARGETS)
+    targets = tuple(arguments.target or SERVED)
     work = Work(targets, arguments.seed, 0, 1, arguments.inputs, FOLDER)
     with tqdm(
         unit=" inputs", total=None if arguments.inputs == NO_END else arguments.inputs

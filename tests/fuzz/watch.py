@@ -20,8 +20,9 @@ _SPAWN = multiprocessing.get_context("spawn")
 class Process:
     """One process and what it is to do."""
 
-    def __init__(self, work: Work) -> None:
+    def __init__(self, work: Work, hang_s: float) -> None:
         self._work = work
+        self._hang_s = hang_s
         self._next_index = work.first
         self.results: Connection
         self._start()
@@ -32,36 +33,41 @@ class Process:
         self._process = _SPAWN.Process(target=run, args=(work, theirs))
         self._process.start()
         theirs.close()
-        self._heard = time.monotonic()
+        self._heard: float | None = None
 
     @property
     def is_done(self) -> bool:
         """Whether all its inputs are tried."""
         return self._next_index >= self._work.end
 
-    def receive(self) -> Progress:
-        """What it has to tell; a process that has ended early is replaced."""
+    @property
+    def tried(self) -> int:
+        """The number of inputs that it has tried."""
+        return (self._next_index - self._work.first) // self._work.step
+
+    def receive(self) -> Finding | None:
+        """What it has found, if it tells of something; one that has ended early is replaced."""
         self._heard = time.monotonic()
         try:
             progress: Progress = self.results.recv()
         except EOFError:
             self._process.join()
             if self._process.exitcode == 0:  # it has used too much memory, and said so
-                self._start()
-                return Progress(0, self._next_index, None)
+                self._start_again()
+                return None
             return self._replace("crash", f"exit code {self._process.exitcode}")
         self._next_index = progress.next_index
-        return progress
+        return progress.finding
 
-    def check(self) -> Progress | None:
+    def check(self) -> Finding | None:
         """The input at which it hangs, if it does."""
-        if self.is_done or time.monotonic() - self._heard < HANG_S:
+        if self.is_done or self._heard is None or time.monotonic() - self._heard < self._hang_s:
             return None
         self._process.kill()
         self._process.join()
-        return self._replace("hang", f"nothing for {HANG_S:g} s")
+        return self._replace("hang", f"nothing for {self._hang_s:g} s")
 
-    def _replace(self, kind: str, text: str) -> Progress:
+    def _replace(self, kind: str, text: str) -> Finding:
         stderr = self._work.folder / f"stderr-{self._process.pid}"
         text = f"{text}\n{stderr.read_text(errors='replace')[-4000:]}"
         current = self._work.folder / f"input-{self._process.pid}"
@@ -69,12 +75,17 @@ class Process:
             raise RuntimeError(f"ended while it tried the seeds: {text}")
         given = Input.load(current)
         self._next_index = given.index + self._work.step
-        self.results.close()
-        self._start()
-        return Progress(1, self._next_index, Finding(kind, text, given))
+        self._start_again()
+        return Finding(kind, text, given)
+
+    def _start_again(self) -> None:
+        self.close()
+        if not self.is_done:
+            self._start()
 
     def close(self) -> None:
         """End it."""
+        self.results.close()
         self._process.kill()
         self._process.join()
         for name in ("input", "stderr"):
@@ -82,7 +93,11 @@ class Process:
 
 
 def fuzz(
-    work: Work, processes: int, seconds: float, on_tried: Callable[[int], object]
+    work: Work,
+    processes: int,
+    seconds: float,
+    on_tried: Callable[[int], object] = lambda _: None,
+    hang_s: float = HANG_S,
 ) -> tuple[int, Counter[str], list[Path]]:
     """Share out the work; stop at its end or after that many seconds.
 
@@ -90,7 +105,7 @@ def fuzz(
     """
     deadline = time.monotonic() + seconds
     running = [
-        Process(replace(work, first=work.first + number, step=processes))
+        Process(replace(work, first=work.first + number, step=processes), hang_s)
         for number in range(processes)
     ]
     tried, kinds, files = 0, Counter[str](), list[Path]()
@@ -101,14 +116,13 @@ def fuzz(
                 by_pipe[pipe] for pipe in wait([*by_pipe], 1.0) if isinstance(pipe, Connection)
             ]
             told = [each.receive() for each in ready] + [each.check() for each in running]
-            for progress in filter(None, told):
-                tried += progress.tried
-                on_tried(progress.tried)
-                if progress.finding is not None:
-                    kind = _kind(progress.finding)
-                    kinds[kind] += 1
-                    if kinds[kind] <= SAVED_OF_A_KIND:
-                        files.append(_save(progress.finding, work.folder))
+            for finding in filter(None, told):
+                kind = _kind(finding)
+                kinds[kind] += 1
+                if kinds[kind] <= SAVED_OF_A_KIND:
+                    files.append(_save(finding, work.folder))
+            before, tried = tried, sum(each.tried for each in running)
+            on_tried(tried - before)
     finally:
         for each in running:
             each.close()

@@ -15,7 +15,8 @@ from typing import NamedTuple
 
 from service.telemetry.log import configure_logging
 from tests.fuzz.mutations import mutated
-from tests.fuzz.targets import TARGETS, Try
+from tests.fuzz.target import Try
+from tests.fuzz.targets import SERVED, TARGETS
 
 MAX_CPU_S = 1.0
 MAX_GROWTH_BYTES = 128_000_000
@@ -63,7 +64,8 @@ class Corpus:
 
     def __init__(self, targets: Sequence[str]) -> None:
         self.seeds = {name: TARGETS[name].seeds() for name in targets}
-        self._shares = [TARGETS[name].share for name in targets]
+        shares = [TARGETS[name].share for name in targets]
+        self._shares = shares if any(shares) else None
 
     def make(self, seed: int, index: int) -> Input:
         """The input of this number: the same for the same seed, seeds and targets."""
@@ -89,7 +91,7 @@ class Trier:
     def warm(self, corpus: Corpus) -> None:
         """Try all seeds as they are; from then on memory must not grow much."""
         for target, seeds in corpus.seeds.items():
-            for data in seeds:
+            for data in seeds if target in SERVED else ():
                 self._tries[target](data)
         self._memory_limit = _peak_bytes() + MAX_GROWTH_BYTES
         self._written = self._stderr.stat().st_size
@@ -137,8 +139,6 @@ class Work:
 class Progress(NamedTuple):
     """What a process tells its watcher."""
 
-    tried: int
-    """Inputs since the last message."""
     next_index: int
     finding: Finding | None
 
@@ -151,7 +151,8 @@ def run(work: Work, results: Connection) -> None:
     configure_logging("text")
     corpus, trier = Corpus(work.targets), Trier(work.targets, stderr)
     trier.warm(corpus)
-    tried, reported = 0, time.monotonic()
+    results.send(Progress(work.first, None))  # from now on it may hang
+    reported = time.monotonic()
     with (work.folder / f"input-{os.getpid()}").open("wb", 0) as current:
         for index in range(work.first, work.end, work.step):
             given = corpus.make(work.seed, index)
@@ -159,12 +160,11 @@ def run(work: Work, results: Connection) -> None:
             current.truncate()
             current.write(given.packed())
             found = trier.find(given)
-            tried += 1
             following = index + work.step
             is_due = time.monotonic() - reported > REPORT_S or following >= work.end
             if found is not None or is_due:
-                results.send(Progress(tried, following, found))
-                tried, reported = 0, time.monotonic()
+                results.send(Progress(following, found))
+                reported = time.monotonic()
             if found is not None and found.kind == "memory":
                 break  # the peak never falls: a new process goes on
     trier.close()

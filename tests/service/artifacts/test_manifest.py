@@ -270,6 +270,10 @@ def test_file_that_is_not_an_object_is_refused(tmp_path: Path, text: str) -> Non
     assert re.search(r"manifest\.json: expected (JSON|an object)", refusal(tmp_path, text))
 
 
+def test_file_that_is_nested_too_deeply_is_refused(tmp_path: Path) -> None:
+    assert "got JSON that is too deep" in refusal(tmp_path, '{"task": ' + "[" * 100_000)
+
+
 def test_folder_without_a_manifest_cannot_be_read(tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match=r"manifest\.json: cannot be read: No such file"):
         read_manifest(tmp_path, TASKS)

@@ -1,6 +1,7 @@
 """What is read comes out as another reader has it; what is not is refused by its name."""
 
 import itertools
+import struct
 from collections.abc import Iterator
 from io import BytesIO
 from typing import NamedTuple
@@ -10,7 +11,7 @@ import pytest
 import tifffile
 from PIL import Image
 
-from service.errors import UnsupportedImage
+from service.errors import BadInput, UnsupportedImage
 from service.pixels.decode import decode, open_image
 from service.pixels.preprocess import to_pixels
 from service.pixels.spec import Input, KeepSize
@@ -303,3 +304,19 @@ def test_file_is_what_libvips_reads(name: str) -> None:
     # Two decoders of a lossy format may round, and spread colours over pixels, in their own ways.
     assert np.abs(came - other).mean() < 1
     assert np.abs(came - other).max() < 12
+
+
+def test_tiff_of_another_compression_is_refused_by_its_number() -> None:
+    data = bytearray(written(Kind(GREY, 8, ()), Layout()))
+    at = data.index(struct.pack("<HHIH", 259, 3, 1, 1)) + 8
+    data[at : at + 2] = struct.pack("<H", 34712)
+    with pytest.raises(UnsupportedImage, match=r"compression 34712 .not read"):
+        decoded(bytes(data))
+
+
+def test_tiff_without_a_size_is_broken_and_not_of_another_kind() -> None:
+    data = bytearray(written(Kind(GREY, 8, ()), Layout()))
+    at = data.index(struct.pack("<HHI", 256, 4, 1))
+    data[at : at + 2] = struct.pack("<H", 254)  # another tag
+    with pytest.raises(BadInput, match="a broken one: Missing dimensions"):
+        decoded(bytes(data))

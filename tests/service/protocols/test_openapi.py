@@ -156,7 +156,7 @@ def test_model_has_to_be_chosen_where_there_is_no_default() -> None:
 
 def test_route_of_a_task_without_a_model_offers_none() -> None:
     schema = form(document_of(models=("hand-signs",)), "/denoise")
-    assert schema["properties"]["model"] == {"type": "string"}
+    assert schema["properties"]["model"] == {"type": "string", "nullable": True}
 
 
 def test_path_of_a_model_offers_what_is_served(document: Json) -> None:

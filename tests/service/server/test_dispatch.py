@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Iterator
+from pathlib import Path
 
 import httpx
 import pytest
@@ -172,6 +173,29 @@ def test_refusal_can_be_read_by_pages_of_the_named_origins() -> None:
     assert response.headers["Access-Control-Allow-Origin"] == origin
     assert response.headers["Connection"] == "close"
     assert "Retry-After" in response.headers
+
+
+def test_preflight_is_answered_before_token_and_certificate_are_looked_for(tmp_path: Path) -> None:
+    """A browser sends neither with it."""
+    tokens = tmp_path / "tokens"
+    tokens.write_text("0" * 64)
+    file = tmp_path / "tls.pem"
+    settings = Settings(
+        workers=1,
+        models=(MODEL,),
+        tls_cert_file=file,
+        tls_key_file=file,
+        tls_client_ca_file=file,
+        api_tokens_file=tokens,
+        cors_origins=("*",),
+    )
+    app = App(settings)
+    asked = {"Origin": "https://shop.example", "Access-Control-Request-Method": "POST"}
+    with client_of(app) as client:
+        assert client.options(ASK, headers=asked).status_code == 204
+        assert client.options(ASK).status_code == 401
+        assert client.post(ASK, content=SAMPLE, headers=asked).status_code == 401
+    app.close()
 
 
 def test_requests_are_counted_by_model_protocol_and_status(app: App) -> None:

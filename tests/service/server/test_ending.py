@@ -256,16 +256,35 @@ def test_connection_goes_on_after_a_short_body_that_nobody_read(
     asyncio.run(main())
 
 
-@PATHS
-def test_refusal_does_not_wait_for_the_body(
-    wire: Wire, target: str, monkeypatch: pytest.MonkeyPatch
+def test_refusal_waits_neither_for_the_body_nor_for_a_task(
+    wire: Wire, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fill(monkeypatch)
 
     async def main() -> None:
-        transport = await wire.ask([head(TOKEN, LENGTH, target=target)])
+        _, transport = wire.connect()
+        transport.receive(head(TOKEN, LENGTH, target=FAST))
         assert statuses(answers(transport.written)) == [503]
+        assert not wire.state.tasks
         transport.close()
+        await wire.settle()
+
+    asyncio.run(main())
+
+
+def test_nothing_is_answered_behind_a_refusal_that_ends_the_connection(
+    wire: Wire, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(monkeypatch)
+
+    async def main() -> None:
+        long = head(TOKEN, "Content-Length: 70000", target=FAST) + bytes(70_000)
+        transport = await wire.ask([(long + NEXT) * 2])
+        (came,) = answers(transport.written)
+        assert (came.status, came.headers[b"connection"]) == (503, b"close")
+        assert transport.too_late == b""
+        transport.close()
+        await wire.settle()
 
     asyncio.run(main())
 

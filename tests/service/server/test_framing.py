@@ -165,6 +165,7 @@ def test_request_is_answered_alike_however_it_is_cut(
             came = answers(transport.written)
             assert [answer.status for answer in came] == statuses, (pieces[:2], came)
             assert transport.has_ended == ends, pieces[:2]
+            assert transport.too_late == b""
             assert (came[-1].headers.get(b"connection") == b"close") == ends
             transport.close()
             if came[-1].status >= 400:

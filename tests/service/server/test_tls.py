@@ -323,6 +323,35 @@ def test_handshake_that_does_not_go_on_holds_nobody_up(mutual: Server, ca: trust
             assert ask(mutual, PREDICT, identity(ca, ca, NAME)).status_code == httpx.codes.OK
 
 
+@pytest.mark.parametrize("ends", ["closes", "sends on"])
+def test_answer_before_the_body_is_read_and_its_connection_ends(
+    mutual: Server, ca: trustme.CA, ends: str
+) -> None:
+    head = f"POST {PREDICT} HTTP/1.1\r\nHost: x\r\nContent-Length: 20000000\r\n\r\n"
+    who = identity(ca, ca, NAME)
+    with connected(mutual) as plain, who.wrap_socket(plain, server_hostname=HOST) as talking:
+        talking.sendall(head.encode())
+        assert talking.recv(65536).startswith(b"HTTP/1.1 413 ")
+        with contextlib.suppress(OSError):
+            if ends == "sends on":
+                talking.sendall(bytes(17_000_000))
+                while talking.recv(65536):
+                    pass
+    assert all(line["level"] == "info" for line in mutual.log_lines())
+
+
+def test_client_that_does_not_read_its_end_of_the_session_harms_nobody(
+    mutual: Server, ca: trustme.CA
+) -> None:
+    who = identity(ca, ca, NAME)
+    with connected(mutual) as plain, who.wrap_socket(plain, server_hostname=HOST) as talking:
+        talking.sendall(b"GET /v1/models HTTP/1.1\r\nHost: x\r\n\r\n" * 50)
+        plain_end = talking.detach()
+        socket.close(plain_end)
+    assert ask(mutual, PREDICT, who).status_code == httpx.codes.OK
+    assert all(line["level"] == "info" for line in mutual.log_lines())
+
+
 @contextlib.contextmanager
 def worker(known: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> Iterator[WorkerProcess]:
     """One worker without its supervisor: this process hands it connections."""
@@ -416,3 +445,27 @@ def subject(*names: str) -> dict[str, object]:
 )
 def test_client_is_named_in_plain_and_bounded_text(certificate: object, name: str) -> None:
     assert client_name(Shown(certificate)) == name  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("sent", "status"),
+    [
+        (b"nonsense\r\n\r\n", b"400"),
+        (b"POST /classify HTTP/1.1\r\nHost: x\r\nContent-Length: 9000000\r\n\r\n" + SAMPLE, b"401"),
+    ],
+)
+def test_answer_that_ends_a_connection_can_be_read(
+    mutual: Server, ca: trustme.CA, sent: bytes, status: bytes
+) -> None:
+    before = mutual.log.read_text()
+    with (
+        connected(mutual) as connection,
+        trust(ca).wrap_socket(connection, server_hostname=HOST) as client,
+    ):
+        client.sendall(sent)
+        came = b""
+        while not came.endswith(b"}"):
+            came += client.recv(65536)
+        assert came.startswith(b"HTTP/1.1 " + status)
+        assert b"\r\nconnection: close\r\n" in came
+    assert "Traceback" not in mutual.log.read_text().removeprefix(before)

@@ -3,12 +3,13 @@
 import socket
 import time
 from collections.abc import Sequence
+from pathlib import Path
 
 import httpx
 import pytest
 
 from service.server.linger import LINGER_S
-from tests.server import Server
+from tests.server import Server, serve
 from tests.service.server.test_framing import (
     CHUNKED,
     CHUNKS,
@@ -52,10 +53,12 @@ UPGRADES = {
 }
 
 
-def exchange(server: Server, pieces: Sequence[bytes]) -> list[Answer]:
+def exchange(
+    server: Server, pieces: Sequence[bytes], patience_s: float = PATIENCE_S
+) -> list[Answer]:
     """All answers on a connection, which the server has to end."""
     url = httpx.URL(server.url)
-    with socket.create_connection((url.host, url.port), timeout=PATIENCE_S) as connection:
+    with socket.create_connection((url.host, url.port), timeout=patience_s) as connection:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         for piece in pieces:
             connection.sendall(piece)
@@ -121,3 +124,11 @@ def test_client_may_send_for_some_time_after_an_early_answer(server: Server) -> 
         (only,) = answers(came)
         assert (only.status, only.headers[b"connection"]) == (413, b"close")
     assert LINGER_S < PATIENCE_S
+
+
+def test_keep_alive_is_a_setting(tmp_path: Path) -> None:
+    settings = {"models": "fashion-mnist-mlp", "workers": 1, "keep_alive_s": 0.5}
+    with serve(tmp_path, **settings) as server:
+        # uvicorn would wait for 5 s.
+        (only,) = exchange(server, [head(method="GET", target="/livez")], patience_s=4)
+        assert (only.status, only.headers.get(b"connection")) == (200, None)
