@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 
 from service.errors import TooLarge, Unavailable
-from service.inference.admission import Admission
+from service.inference.admission import COMPUTE_SHARE, Admission
 from service.inference.work import SHORT_S
 
 
@@ -17,6 +17,11 @@ class Caller:
 
     def is_gone(self) -> bool:
         return False
+
+
+def within(seconds: float) -> Caller:
+    """A request that leaves so many seconds to compute."""
+    return Caller(seconds / COMPUTE_SHARE)
 
 
 @pytest.fixture(autouse=True)
@@ -35,7 +40,7 @@ def admission(*, limit: int = 100, timeout_s: float = 30, item_s: float = 0) -> 
 def retry_after_s(made: Admission, cost_s: float, deadline: float) -> int | None:
     """What an item is told that is refused; None if it is taken."""
     try:
-        made.check_time(cost_s, Caller(deadline))
+        made.check_time(cost_s, within(deadline))
     except Unavailable as refused:
         return refused.retry_after_s
     return None
@@ -48,9 +53,9 @@ def test_item_that_would_be_too_late_is_refused_and_told_when_it_would_fit() -> 
     assert retry_after_s(made, 3.0, deadline=30) is None
     assert retry_after_s(made, 4.5, deadline=30) == 2
     assert retry_after_s(made, 4.5, deadline=20) == 12
-    expected = "denoiser is overloaded: expected an answer within 20 s, it would take 31.5 s"
+    expected = "denoiser is overloaded: expected an answer within 25 s, it would take 31.5 s"
     with pytest.raises(Unavailable, match=expected):
-        made.check_time(4.5, Caller(20))
+        made.check_time(4.5, within(20))
 
 
 def test_item_that_only_fits_an_idle_queue_is_told_when_it_will_be_idle() -> None:
@@ -88,10 +93,10 @@ def test_slower_computations_are_reckoned_with() -> None:
 
 def test_what_is_being_decoded_counts_until_it_is_done() -> None:
     made = admission()
-    with made.place(Caller(30)) as place:
+    with made.place(within(30)) as place:
         place.expect(20.0)
         assert retry_after_s(made, 20.0, deadline=30) == 10
-        with pytest.raises(Unavailable), made.place(Caller(30)) as refused:
+        with pytest.raises(Unavailable), made.place(within(30)) as refused:
             refused.expect(20.0)
     assert retry_after_s(made, 20.0, deadline=30) is None
     assert made.reserved == 0
@@ -100,9 +105,9 @@ def test_what_is_being_decoded_counts_until_it_is_done() -> None:
 def test_items_of_one_size_that_are_being_decoded_count() -> None:
     made = admission(item_s=1.0)
     with made.place(Caller(30)), made.place(Caller(30)), made.place(Caller(30)):
-        made.place(Caller(4))
+        made.place(within(4))
         with pytest.raises(Unavailable, match="it would take 4 s"):
-            made.place(Caller(3.9))
+            made.place(within(3.9))
 
 
 @pytest.mark.parametrize(("item_s", "room"), [(0.0, 100), (0.1, 100), (0.5, 60), (50.0, 1)])

@@ -254,6 +254,20 @@ def test_noise_is_taken_out_of_colours_and_no_tint_is_left(
     assert came.std((0, 1)).max() < 0.5 * pixels(image).std((0, 1)).min()
 
 
+@pytest.mark.parametrize(("sigma", "is_of_the_network"), [(0.0, False), (0.3, True)])
+def test_colours_are_the_networks_where_noise_is_strong_and_the_images_where_there_is_none(
+    sigma: float, is_of_the_network: bool
+) -> None:
+    def uniform(batch: Mapping[str, Floats]) -> dict[str, Floats]:
+        return {"clean": np.full_like(batch["noisy"], 0.5)}
+
+    red = np.full((128, 128, 3), (0.7, 0.4, 0.4))
+    noisy = red + sigma * np.random.default_rng(0).standard_normal(red.shape)
+    image = Image.fromarray(np.rint(np.clip(noisy, 0, 1) * 255).astype(np.uint8))
+    means = pixels(answered(denoiser(), image, uniform)).mean((0, 1))
+    assert (np.ptp(means) < 2) == is_of_the_network
+
+
 def test_grey_stored_as_colour_is_answered_as_grey_is() -> None:
     task, image = denoiser(), noise(70, 50, 1)
     plain, stored_as_rgb = (answered(task, each, blurred) for each in (image, image.convert("RGB")))
