@@ -99,12 +99,3 @@ def test_limit_of_open_files_is_raised_to_what_the_system_allows(
     assert open_files_limit() == (
         MAX_OPEN_FILES if most == resource.RLIM_INFINITY else min(MAX_OPEN_FILES, most)
     )
-
-
-def test_higher_limit_of_open_files_stays(file_limits: tuple[int, int]) -> None:
-    limit, most = file_limits
-    if most != resource.RLIM_INFINITY and most <= MAX_OPEN_FILES:
-        pytest.skip("the system allows no more")
-    resource.setrlimit(resource.RLIMIT_NOFILE, (MAX_OPEN_FILES + 1, most))
-    raise_open_files_limit()
-    assert open_files_limit() == MAX_OPEN_FILES + 1
