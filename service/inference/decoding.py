@@ -9,7 +9,9 @@ from PIL import Image
 
 from service.call import Call
 from service.errors import BadInput, DeadlinePassed
+from service.inference.admission import Place
 from service.inference.budget import SMALL_BYTES, Reservation, Share
+from service.inference.costs import Costs
 from service.pixels.cost import decode_bytes
 from service.pixels.decode import check_image, detach
 from service.pixels.preprocess import Floats
@@ -35,28 +37,30 @@ class Decoder:
         limits: ImageLimits,
         memory: Share,
         progressive_jpegs: Counter,
+        costs: Costs | None,
     ) -> None:
+        """`costs` are those of the task's items, where they differ."""
         self._task = task
         self._limits = limits
         self._memory = memory
         self._progressive_jpegs = progressive_jpegs
+        self._costs = costs
 
-    async def decode(self, source: Source, call: Call) -> tuple[Any, Reservation | None]:
+    async def decode(
+        self, source: Source, call: Call, place: Place
+    ) -> tuple[Any, Reservation | None]:
         """One item, and the memory that is held for it: release it once the item is answered.
 
-        Small items hold none. Raises RequestError, DeadlinePassed or ClientGone.
+        Small items hold none. Raises RequestError, Unavailable, DeadlinePassed or ClientGone.
         """
-        if isinstance(source, bytes):
-            image, decode = self._task.open(source, self._limits), self._task.from_image
-            if "progressive" in image.info:
-                self._progressive_jpegs.inc()
-        elif isinstance(source, Image.Image):
-            check_image(source, self._limits.max_image_pixels)
-            image, decode = source, self._from_opened
-        elif isinstance(source, Mapping):
-            return self._task.from_tensors(source), None
-        else:
-            raise BadInput(f"expected bytes, a PIL image or tensors, got {type(source).__name__}")
+        if isinstance(source, Mapping):
+            item = self._task.from_tensors(source, self._limits)
+            if self._costs is not None:
+                place.expect(self._costs.of_item(item))
+            return item, None
+        image, decode = self._opened(source)
+        if self._costs is not None:
+            place.expect(self._costs.of_image(image))
         is_small = image.width * image.height <= INLINE_PIXELS
         # What an image of few pixels takes while it is unpacked is gone before another is.
         unpacking = 0
@@ -78,6 +82,17 @@ class Decoder:
         if held is not None:
             held.shrink_to(item_bytes)
         return item, held
+
+    def _opened(self, source: bytes | Image.Image) -> tuple[Image.Image, Decode]:
+        if isinstance(source, bytes):
+            image = self._task.open(source, self._limits)
+            if "progressive" in image.info:
+                self._progressive_jpegs.inc()
+            return image, self._task.from_image
+        if isinstance(source, Image.Image):
+            check_image(source, self._limits.max_image_pixels)
+            return source, self._from_opened
+        raise BadInput(f"expected bytes, a PIL image or tensors, got {type(source).__name__}")
 
     async def _in_thread(
         self, decode: Decode, image: Image.Image, call: Call, held: Reservation | None

@@ -32,7 +32,7 @@ class Memory:
             part: Budget(
                 limit,
                 f"{parts[part]} of VITRINE_DECODE_MEMORY_BYTES",
-                shared_doubles(folder, f"memory-{part}", 2 * workers),
+                shared_doubles(folder, f"memory-{part}-{workers}", 2 * workers),
                 worker % workers,
             )
             for part, limit in limits.items()

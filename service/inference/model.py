@@ -14,12 +14,14 @@ from service.call import Call
 from service.engines.engine import Engine, Tensors
 from service.errors import ArtifactError, RequestError
 from service.inference.budget import Share
+from service.inference.costs import Costs
 from service.inference.decoding import Decoder, Source
+from service.inference.job import Job
 from service.inference.queue import BatchQueue
 from service.inference.warmup import fastest_s, powers_of_two
 from service.pixels.preprocess import Floats
 from service.settings import Settings
-from service.tasks.task import JSON, Answer, Options, Task
+from service.tasks.task import JSON, Answer, Options, PiecewiseTask, Task
 from service.telemetry.metrics import STAGES, Metrics
 
 GPU_BATCH_SIZE = 32
@@ -44,6 +46,8 @@ class Model:
         self.task = task
         self.identity = (self.manifest.name, self.manifest.version, task.name)
         self.engine = engine
+        self._piecewise = task if isinstance(task, PiecewiseTask) else None
+        self._costs = Costs(task) if isinstance(task, PiecewiseTask) else None
         self._artifact = artifact
         self._settings = settings
         version = (self.manifest.name, self.manifest.version)
@@ -52,14 +56,17 @@ class Model:
             self._compute,
             max_batch_size=self._max_batch_size() if task.batches else 1,
             limit=settings.queue_limit,
+            timeout_s=settings.request_timeout_s,
             depth=metrics.queue_depth[version],
             batch_sizes=metrics.batch_size[version],
         )
+        self._admission = self._queue.admission
         self._sizes = powers_of_two(self._queue.max_batch_size)
         self._stage_seconds = {stage: metrics.stage_seconds[*version, stage] for stage in STAGES}
         self._engine_failing = metrics.engine_failing[version]
         self._failures = 0
-        self._decoder = Decoder(task, settings, memory, metrics.progressive_jpegs[version])
+        progressive = metrics.progressive_jpegs[version]
+        self._decoder = Decoder(task, settings, memory, progressive, self._costs)
         self._predictions = {label: metrics.predictions[*version, label] for label in task.labels}
 
     def _max_batch_size(self) -> int:
@@ -73,7 +80,7 @@ class Model:
         sample = self.manifest.sample
         try:
             item = self.task.from_image(self._shipped(sample.file), self._settings)
-            (output,) = self._compute([item])
+            (output,) = self._compute_whole([item])
             self.task.check_sample(output, sample.expected, self._shipped)
         except (RequestError, ValueError) as error:
             where = f"{self._artifact.folder}: sample {sample.file} on {self.engine.name}"
@@ -83,29 +90,34 @@ class Model:
         """Compute a batch of every size that will be used, and plan batches by their times.
 
         The largest comes first, so that buffers have grown when the others are timed. Where items
-        differ in size there is nothing to plan: each is computed by itself, in the thread.
+        differ in size there is nothing to plan: each is computed by itself, in the thread. There
+        the last one is timed, which is of the largest size that the engine gets.
         """
         items = self.task.blank_items()
-        if not self.task.batches:
-            self._compute(items)
+        if self._costs is not None:
+            self._compute_whole(items)
+            # The fastest run, because other workers start meanwhile.
+            runs = (fastest_s(self._compute_whole, items[-1:]) for _ in range(3))
+            self._costs.measured(items[-1], min(runs))
             return
         sizes = reversed(self._sizes)
         self._queue.plan_by({size: fastest_s(self._compute, [*items] * size) for size in sizes})
 
     def check_room(self, items: int) -> None:
         """Raise Unavailable if that many more do not fit now, TooLarge if they never will."""
-        self._queue.check_room(items)
+        self._admission.check_room(items)
 
     @property
     def has_room(self) -> bool:
         """Whether one more item fits now: what `check_room` finds, without saying why."""
-        return self._queue.has_room
+        return self._admission.has_room
 
     async def infer(self, source: Source, options: Options, call: Call) -> Answer:
         """Answer one item; raises RequestError, Unavailable, DeadlinePassed or ClientGone."""
-        with self._queue.place():  # a decoded image takes more memory than one that waits for it
+        # A decoded image takes more memory than one that waits for it.
+        with self._admission.place(call) as place:
             started = time.perf_counter()
-            item, held = await self._decoder.decode(source, call)
+            item, held = await self._decoder.decode(source, call, place)
             self._observe("decode", started, time.perf_counter() - started, call)
         try:
             return await self._answer(item, options, call)
@@ -138,7 +150,11 @@ class Model:
 
     async def _predict(self, item: Any, call: Call) -> Any:
         started = time.perf_counter()
-        timed = await self._queue.submit(item, call)
+        if self._piecewise is None or self._costs is None:
+            timed = await self._queue.submit(item, call)
+        else:
+            cost_s = self._costs.of_item(item)
+            timed = await self._queue.submit(Job(self._piecewise, item), call, cost_s)
         self._observe("queue", started, timed.queue_s, call)
         self._observe("predict", started + timed.queue_s, timed.predict_s, call)
         call.items += 1
@@ -149,8 +165,13 @@ class Model:
         self._stage_seconds[stage].observe(seconds)
         call.stages.append((stage, started, seconds))
 
-    def _compute(self, items: Sequence[Any]) -> Sequence[Any]:
+    def _compute_whole(self, items: Sequence[Any]) -> Sequence[Any]:
         return self.task.compute(items, self._run)
+
+    def _compute(self, items: Sequence[Any]) -> Sequence[Any]:
+        if self._piecewise is not None:
+            return [job.advance(self._run) for job in items]
+        return self._compute_whole(items)
 
     def _run(self, batch: Tensors) -> Mapping[str, Floats]:
         """The engine's outputs; MAX_FAILURES failures in a row make `/livez` answer 503."""

@@ -21,11 +21,13 @@ def plan(waiting: int, batch_s: Mapping[int, float]) -> tuple[int, bool]:
     if not short:
         return waiting, False
 
-    def seconds(size: int) -> float:
-        return batch_s[min(known for known in batch_s if known >= size)]
-
     inline = min(max(short), waiting)
-    threaded_s = seconds(waiting) + HANDOVER_S
-    if seconds(inline) / inline > THREAD_GAIN * threaded_s / waiting:
+    threaded_s = batch_seconds(waiting, batch_s) + HANDOVER_S
+    if batch_seconds(inline, batch_s) / inline > THREAD_GAIN * threaded_s / waiting:
         return waiting, False
     return inline, True
+
+
+def batch_seconds(size: int, batch_s: Mapping[int, float]) -> float:
+    """Seconds of a batch: those of the next larger one that was measured; 0 if none was."""
+    return batch_s[min(known for known in batch_s if known >= size)] if batch_s else 0.0

@@ -4,34 +4,21 @@ import asyncio
 import contextlib
 import math
 import time
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 from functools import partial
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol
 
-from service.errors import ClientGone, DeadlinePassed, TooLarge, Unavailable
-from service.inference.plan import plan
+from service.errors import ClientGone, DeadlinePassed
+from service.inference.admission import Admission
+from service.inference.entry import Entry, Item, Result, Timed, Waiting
+from service.inference.job import UNFINISHED
+from service.inference.line import Line
+from service.inference.plan import batch_seconds, plan
 from service.machine import yield_to_the_event_loop
-
-Item = TypeVar("Item")
-Result = TypeVar("Result")
 
 # Whether the client is still connected is checked only for items that waited longer than this.
 GONE_CHECK_AFTER_S = 0.001
-MAX_RETRY_AFTER_S = 60
-
-
-class Waiting(Protocol):
-    """What the queue needs to know of the request that an item belongs to."""
-
-    deadline: float
-    """In seconds of time.perf_counter; an item that is not computed by then is dropped."""
-
-    def is_gone(self) -> bool:
-        """Whether the client has closed its connection."""
-        ...
 
 
 class Gauge(Protocol):
@@ -50,45 +37,13 @@ class Histogram(Protocol):
         ...
 
 
-@dataclass(slots=True)
-class Timed(Generic[Result]):
-    """A result, the seconds its item waited and was computed, and the size of its batch."""
-
-    result: Result
-    queue_s: float
-    predict_s: float
-    batch_size: int
-
-
-@dataclass(eq=False, slots=True)
-class _Entry(Generic[Item, Result]):
-    item: Item
-    request: Waiting
-    answer: "asyncio.Future[Timed[Result]]"
-    queued_at: float
-
-
-class _Place:
-    """One place of a queue; a class, because a generator costs three times as much."""
-
-    __slots__ = ("_queue",)
-
-    def __init__(self, queue: "BatchQueue[Any, Any]") -> None:
-        self._queue = queue
-
-    def __enter__(self) -> None:
-        self._queue.reserved += 1
-
-    def __exit__(self, *_: object) -> None:
-        self._queue.reserved -= 1
-
-
 class BatchQueue(Generic[Item, Result]):
     """Runs `compute` on waiting items: at once if idle; arrivals meanwhile form the next batch.
 
     No timer delays an item. `compute` takes a batch and returns a result for each item in the same
     order. If it raises, the items are computed one by one, so that only the bad ones fail. It runs
-    on the event loop where that was measured to be cheaper, else in a thread of its own.
+    on the event loop where that was measured to be cheaper, else in a thread of its own. An item
+    whose result is UNFINISHED waits for its next turn, before which it may be dropped.
     """
 
     def __init__(
@@ -98,92 +53,78 @@ class BatchQueue(Generic[Item, Result]):
         *,
         max_batch_size: int,
         limit: int,
+        timeout_s: float = math.inf,
         depth: Gauge,
         batch_sizes: Histogram,
     ) -> None:
-        self.name = name
-        self.limit = limit
         self.max_batch_size = max_batch_size
+        self.admission = Admission(name, limit, timeout_s)
         self._compute = compute
         self._depth = depth
         self._batch_sizes = batch_sizes
-        self._waiting: deque[_Entry[Item, Result]] = deque()
+        self._line: Line[Entry[Item, Result]] = Line()
         self._thread = ThreadPoolExecutor(1, f"engine-{name}", yield_to_the_event_loop)
-        self.reserved = 0
         self._loop: asyncio.AbstractEventLoop | None = None
         """The event loop that computes batches until no item waits; None while none waits."""
         self._computing: Future[Sequence[Result | Exception]] | None = None
         """The last batch that was given to the thread."""
-        self._backlog_since = 0.0
-        self._done_since = 0
         self.plan_by({})
 
     def plan_by(self, batch_s: Mapping[int, float]) -> None:
         """Plan batches by measured seconds per batch size; without any, all run in the thread."""
         sizes = range(1, self.max_batch_size + 1)
         self._plans = [(0, False), *(plan(waiting, batch_s) for waiting in sizes)]
+        self._batch_s = [0.0, *(batch_seconds(size, batch_s) for size in sizes)]
+        size, _ = self._plans[self.max_batch_size]
+        self.admission.expect_each(self._batch_s[size] / size)
 
-    def check_room(self, count: int) -> None:
-        """Raise Unavailable if `count` more items do not fit now, TooLarge if they never will."""
-        if count > self.limit:
-            raise TooLarge(f"expected at most {self.limit} images at once, got {count}")
-        if self._taken + count > self.limit:
-            raise Unavailable(
-                f"{self.name} is overloaded: expected at most {self.limit} waiting images, "
-                f"got {self._taken + count}",
-                self._retry_after_s(),
-            )
-
-    @property
-    def has_room(self) -> bool:
-        """Whether one more item fits now."""
-        return self._taken < self.limit
-
-    def place(self) -> "_Place":
-        """Reserve a place for an item that is being decoded; raises Unavailable if none is free."""
-        self.check_room(1)
-        return _Place(self)
-
-    @property
-    def _taken(self) -> int:
-        return self.reserved + len(self._waiting)
-
-    async def submit(self, item: Item, request: Waiting) -> Timed[Result]:
-        """Wait for the result of one item.
+    async def submit(
+        self, item: Item, request: Waiting, cost_s: float | None = None
+    ) -> Timed[Result]:
+        """Wait for the result of one item, whose predicted seconds may differ from the others'.
 
         Raises Unavailable if the queue is full, DeadlinePassed or ClientGone if nobody waits for
         the result any more when its turn comes.
         """
         self._leave_closed_loop()
-        self.check_room(1)
+        self.admission.check_room(1)
         loop = asyncio.get_running_loop()
         now = time.perf_counter()
-        entry: _Entry[Item, Result] = _Entry(item, request, loop.create_future(), now)
-        self._waiting.append(entry)
-        self._depth.set(len(self._waiting))
+        cost_s = self.admission.item_s if cost_s is None else cost_s
+        entry: Entry[Item, Result] = Entry(
+            item, request, loop.create_future(), now, cost_s, left_s=cost_s
+        )
+        self._line.append(entry)
+        if cost_s:
+            self.admission.work.add(cost_s)
+        self._note_depth()
         if self._loop is None:
             self._loop = loop
-            self._backlog_since = now
-            self._done_since = 0
+            self.admission.begin(now)
             # In the next iteration of the loop: arrivals of this one form one batch.
             loop.call_soon(self._drain, loop)
         try:
             return await entry.answer
         except asyncio.CancelledError:
-            if entry in self._waiting:
-                self._waiting.remove(entry)
-                self._depth.set(len(self._waiting))
+            if self._line.remove(entry):
+                self._drop(entry)
+                self._note_depth()
             raise
 
     def _leave_closed_loop(self) -> None:
         """Forget a loop that ended before its batch did, as asyncio.run does on an error."""
         if self._loop is not None and self._loop.is_closed():
             self._loop = None
-            self._waiting.clear()
+            self._line.clear()
+            self.admission.work.clear()
+
+    def _note_depth(self) -> None:
+        self.admission.waiting = self._line.length
+        self._depth.set(self.admission.waiting)
 
     def _drain(self, loop: asyncio.AbstractEventLoop) -> None:
         """Compute one batch after the other until no item waits."""
-        size, inline = self._plans[min(len(self._waiting), self.max_batch_size)]
+        size, inline = self._plans[min(self._line.length, self.max_batch_size)]
         batch = self._take(size)
         if not batch:
             self._loop = None
@@ -202,7 +143,7 @@ class BatchQueue(Generic[Item, Result]):
     def _finish(
         self,
         loop: asyncio.AbstractEventLoop,
-        batch: "list[_Entry[Item, Result]]",
+        batch: "list[Entry[Item, Result]]",
         started: float,
         computing: "Future[Sequence[Result | Exception]]",
     ) -> None:
@@ -213,37 +154,59 @@ class BatchQueue(Generic[Item, Result]):
 
     def _settle(
         self,
-        batch: "list[_Entry[Item, Result]]",
+        batch: "list[Entry[Item, Result]]",
         started: float,
         outcomes: Sequence[Result | Exception],
     ) -> None:
-        predict_s = time.perf_counter() - started
-        self._done_since += len(batch)
+        now = time.perf_counter()
+        batch_s = now - started
+        if outcomes[0] is UNFINISHED:
+            self._put_back(batch[0], batch_s)
+            return
+        predicted_s = self._batch_s[len(batch)] or batch[0].cost_s
+        self.admission.computed(len(batch), predicted_s, batch[0].predict_s + batch_s)
         self._batch_sizes.observe(len(batch))
+        if batch[0].cost_s:  # of several items each costs the same
+            self.admission.work.done(batch[0].cost_s, len(batch) * batch[0].left_s)
         for entry, outcome in zip(batch, outcomes, strict=True):
             if entry.answer.done():  # cancelled meanwhile
                 continue
             if isinstance(outcome, Exception):
                 entry.answer.set_exception(outcome)
             else:
-                waited = started - entry.queued_at
-                entry.answer.set_result(Timed(outcome, waited, predict_s, len(batch)))
+                predict_s = entry.predict_s + batch_s
+                waited_s = now - entry.queued_at - predict_s
+                entry.answer.set_result(Timed(outcome, waited_s, predict_s, len(batch)))
 
-    def _take(self, size: int) -> "list[_Entry[Item, Result]]":
-        batch: list[_Entry[Item, Result]] = []
+    def _put_back(self, entry: "Entry[Item, Result]", piece_s: float) -> None:
+        """Let an item wait for its next turn."""
+        part_s = min(entry.left_s, piece_s / self.admission.work.slowdown)
+        entry.left_s -= part_s
+        entry.predict_s += piece_s
+        self.admission.work.done(entry.cost_s, part_s)
+        self._line.put_back(entry)
+
+    def _take(self, size: int) -> "list[Entry[Item, Result]]":
+        batch: list[Entry[Item, Result]] = []
         now = time.perf_counter()
-        while self._waiting and len(batch) < size:
-            entry = self._waiting.popleft()
-            if entry.answer.done():  # cancelled in this iteration of the loop
-                continue
-            if entry.request.deadline <= now:
+        while self._line.length and len(batch) < size:
+            entry = self._line.pop()
+            if entry.answer.done():  # cancelled in this iteration of the loop, or between pieces
+                self._drop(entry)
+            elif entry.request.deadline <= now:
                 entry.answer.set_exception(DeadlinePassed("the deadline passed in the queue"))
+                self._drop(entry)
             elif now - entry.queued_at > GONE_CHECK_AFTER_S and entry.request.is_gone():
                 entry.answer.set_exception(ClientGone("the client has closed its connection"))
+                self._drop(entry)
             else:
                 batch.append(entry)
-        self._depth.set(len(self._waiting))
+        self._note_depth()
         return batch
+
+    def _drop(self, entry: "Entry[Item, Result]") -> None:
+        """Count an item as done: it is computed, or nobody waits for it."""
+        self.admission.work.done(entry.cost_s, entry.left_s)
 
     def _outcomes(self, items: list[Item]) -> Sequence[Result | Exception]:
         try:
@@ -256,17 +219,9 @@ class BatchQueue(Generic[Item, Result]):
                 return [error]
             return [outcome for item in items for outcome in self._outcomes([item])]
 
-    def _retry_after_s(self) -> int:
-        """Seconds until half of the waiting items are done, at the rate since it was empty."""
-        if not self._done_since:
-            return 1
-        s_per_item = (time.perf_counter() - self._backlog_since) / self._done_since
-        wait_s = s_per_item * len(self._waiting) / 2
-        return max(1, min(MAX_RETRY_AFTER_S, math.ceil(wait_s)))
-
     def close(self) -> None:
         """End the thread after its current batch; drop the waiting items."""
-        self._waiting.clear()
+        self._line.clear()
         self._thread.shutdown(wait=False)
 
 

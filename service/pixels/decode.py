@@ -142,6 +142,8 @@ def unpack(image: Image.Image) -> None:
         raise BadInput(
             f"expected a whole {image.format} image, got a broken one: {error}"
         ) from error
+    if image.mode in ("P", "PA") and image.palette is None:
+        raise BadInput(f"expected a whole {image.format} image, got one without its palette")
     if tiles:
         _complete(image, tiles[0])
 

@@ -1,5 +1,7 @@
 """Damage to files and requests: bits, lengths, pieces, words; always the same for one seed."""
 
+import re
+import zlib
 from collections.abc import Callable, Sequence
 from functools import partial
 from random import Random
@@ -21,6 +23,8 @@ _WORDS = (
     b"charset=utf-16",
 )  # fmt: skip
 
+_LENGTH = re.compile(rb"Content-Length: (\d+)")
+
 Mutation = Callable[[bytearray, Random], None]
 
 
@@ -32,7 +36,29 @@ def mutated(seed: bytes, others: Sequence[bytes], random: Random) -> bytes:
         random.choice(choices)(data, random)
         if not data:
             data += b"\0"
-    return bytes(data[:MAX_BYTES])
+    del data[MAX_BYTES:]
+    if random.random() < 0.7:  # else the damage would go no deeper than to a check of it
+        _set_checksums(data)
+        _set_length(data)
+    return bytes(data)
+
+
+def _set_checksums(data: bytearray) -> None:
+    """Make the checksum of each chunk of a PNG right."""
+    at = 8
+    while data.startswith(b"\x89PNG") and at + 12 <= len(data):
+        end = at + 8 + int.from_bytes(data[at : at + 4], "big")
+        if end + 4 <= len(data):
+            data[end : end + 4] = zlib.crc32(data[at + 4 : end]).to_bytes(4, "big")
+        at = end + 4
+
+
+def _set_length(data: bytearray) -> None:
+    """Make the length of a request's body right."""
+    end = data.find(b"\r\n\r\n")
+    found = _LENGTH.search(data, 0, max(0, end))
+    if found is not None:
+        data[found.start(1) : found.end(1)] = str(len(data) - end - 4).encode()
 
 
 def _place(data: bytearray, random: Random) -> int:

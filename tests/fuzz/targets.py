@@ -7,34 +7,31 @@ import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
-
-import numpy as np
 
 from service.artifacts.manifest import read_manifest
 from service.call import Call
 from service.errors import ArtifactError, ClientGone, DeadlinePassed, RequestError, Unavailable
-from service.inference.budget import Budget, Share
-from service.inference.decoding import Decoder
 from service.protocols.forms import read_form
 from service.server.app import App
 from service.settings import Settings
 from service.tasks import TASKS
-from service.telemetry.counters import Counter
 from tests.asgi import body_part, request
 from tests.fuzz import seeds
 from tests.fuzz.broken import KINDS, broken
 from tests.fuzz.target import Broken, Target, Try
-from tests.server import CHECKOUT
 from tests.wire import Wire
 
-MODELS = ("fashion-mnist", "hand-signs", "denoiser")
-LIMITS = Settings(max_image_pixels=500_000, max_denoise_pixels=300_000)
-BUDGET_BYTES = 64_000_000
+MODELS = ("fashion-mnist", "fashion-mnist", "hand-signs", "hand-signs", "denoiser")
+SETTINGS = Settings(
+    workers=1,
+    models=tuple(set(MODELS)),
+    max_image_pixels=500_000,
+    max_denoise_pixels=10_000,
+    decode_memory_bytes=80_000_000,
+    request_timeout_s=20.0,
+)
 MAX_FORM_BYTES = 1_000_000
 TIMEOUT_S = 20.0
-MAX_PIXEL = 300.0
-"""However a network wants its pixels scaled."""
 
 ALLOWED = (RequestError, Unavailable, DeadlinePassed, ClientGone)
 """What may leave: all else is a bug."""
@@ -51,33 +48,22 @@ def _pieces(data: bytes) -> list[bytes]:
 
 @contextmanager
 def images() -> Iterator[Try]:
-    """Decoding for two classifiers and the denoiser, as a worker does it."""
-    budget = Budget(BUDGET_BYTES, "the budget", memoryview(bytearray(8)).cast("d"), 0)
-    progressive = Counter(memoryview(bytearray(8)).cast("d"), 0)
-    decoders = []
-    for name in MODELS:
-        manifest = read_manifest(CHECKOUT / "models" / name / "1", TASKS)
-        share = Share(budget, BUDGET_BYTES)
-        decoders.append(Decoder(TASKS[manifest.task.type](manifest), LIMITS, share, progressive))
+    """An image's whole way through a model: two classifiers and the denoiser."""
+    app = App(SETTINGS)
+    models = [app.registry.find(name) for name in MODELS]
     with asyncio.Runner() as runner:
 
-        def decode(data: bytes) -> None:
-            decoder = decoders[zlib.crc32(data) % len(decoders)]
+        def answer(data: bytes) -> None:
+            model = models[zlib.crc32(data) % len(models)]
+            call = Call("v1", timeout_s=TIMEOUT_S)
             with suppress(*ALLOWED):
-                item, held = runner.run(decoder.decode(data, Call("v1", timeout_s=TIMEOUT_S)))
-                if held is not None:
-                    held.release()
-                _check_item(item)
-            if budget.used():
-                raise Broken(f"{budget.used()} bytes are still held")
+                runner.run(model.infer(data, model.task.default_options, call))
+            held_bytes = sum(sample.value for sample in next(app.memory.metrics()).samples)
+            if held_bytes:
+                raise Broken(f"{held_bytes} bytes are still held")
 
-        yield decode
-
-
-def _check_item(item: Any) -> None:
-    colors = item if isinstance(item, np.ndarray) else item.colors
-    if not np.isfinite(colors).all() or np.abs(colors).max() > MAX_PIXEL:
-        raise Broken(f"pixels from {colors.min()} to {colors.max()}")
+        yield answer
+    app.close()
 
 
 @contextmanager

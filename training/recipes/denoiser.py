@@ -312,7 +312,8 @@ CARD = Card(
     purpose=(
         "Takes Gaussian and salt-and-pepper noise out of small grey pictures: digits, garments, "
         "drawings. Fully convolutional: an image of any size from 8x8 is denoised at its own "
-        "size, a large one in overlapping tiles; colour is denoised channel by channel."
+        "size, a large one in overlapping tiles. Of a colour image it sees the brightness at full "
+        "size and red, green and blue at a quarter of each side."
     ),
     not_for=(
         "Photographs whose detail matters, medical or legal pictures: what it paints is what it "

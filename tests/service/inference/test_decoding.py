@@ -1,6 +1,7 @@
 """An image is decoded once there is memory for it, and holds it until it is answered."""
 
 import asyncio
+import math
 import threading
 from typing import Any
 
@@ -10,6 +11,7 @@ from PIL import Image
 from service.artifacts.manifest import read_manifest
 from service.call import Call
 from service.errors import BadInput, TooLarge
+from service.inference.admission import Admission
 from service.inference.decoding import Decoder
 from service.inference.memory import Memory
 from service.pixels.cost import decode_bytes
@@ -50,14 +52,17 @@ class Decoding:
         settings = Settings(workers=1, decode_memory_bytes=budget)
         self.share = Memory(settings, None, 0).share_of_model()
         counter = metrics_of(MANIFEST).progressive_jpegs[MANIFEST.name, MANIFEST.version]
-        self.decoder = Decoder(task, settings, self.share, counter)
+        self.decoder = Decoder(task, settings, self.share, counter, None)
+        self.admission = Admission(MANIFEST.name, 256, math.inf)
 
     @property
     def used(self) -> int:
         return self.share.budget.used()
 
     def start(self, data: bytes) -> "asyncio.Task[Any]":
-        return asyncio.create_task(self.decoder.decode(data, Call("test")))
+        call = Call("test")
+        place = self.admission.place(call)
+        return asyncio.create_task(self.decoder.decode(data, call, place))
 
 
 async def soon(is_so: Any) -> None:

@@ -44,6 +44,7 @@ DENOISER = "/v1/models/denoiser:predict"
 SLOW = encode(gradient(1400, 1400).convert("L"), "PNG")
 QUICK = encode(gradient(16, 16).convert("L"), "PNG")
 HEAD = f"POST {DENOISER} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(QUICK)}\r\n"
+SLOW_HEAD = HEAD.replace(str(len(QUICK)), str(len(SLOW)))
 HANGS_S = 60  # only ever waited for in full where a test fails
 EIGHT = 8
 
@@ -165,20 +166,47 @@ def test_deadline_that_passes_while_an_image_is_computed_is_504(
     assert value(after, requests, status="504") == value(idle, requests, status="504") + 1
 
 
-def test_image_whose_deadline_passes_while_it_waits_is_not_computed(
+def test_image_that_would_be_too_late_is_refused_at_once(
     narrow: Server, idle: Series, computing: "Future[httpx.Response]"
 ) -> None:
-    assert post(narrow, QUICK, **{"X-Request-Timeout-Ms": "30"}).status_code == 504
+    refused = post(narrow, SLOW, **{"X-Request-Timeout-Ms": "30"})
+    assert refused.status_code == 503
+    check_overload(refused)
     assert not computing.done()
     assert post(narrow, QUICK).status_code == 200  # its place in the queue is free at once
+    assert computing.result().status_code == 200
     assert computed(idle, metrics(narrow)) == 2
+
+
+def test_small_image_does_not_wait_for_a_large_one_to_end(
+    narrow: Server, computing: "Future[httpx.Response]"
+) -> None:
+    assert post(narrow, QUICK).status_code == 200
+    assert not computing.done()
+
+
+def test_image_whose_client_has_gone_is_not_computed_to_its_end(
+    narrow: Server, idle: Series
+) -> None:
+    accepted = value(idle, "vitrine_stage_seconds_count", stage="decode") + 1
+    with connected(narrow) as connection:
+        connection.sendall(f"{SLOW_HEAD}\r\n".encode() + SLOW)
+        wait_until(
+            narrow,
+            lambda now: value(now, "vitrine_stage_seconds_count", stage="decode") == accepted,
+        )
+    assert post(narrow, QUICK).status_code == 200
+    requests = "vitrine_requests_total"
+    gone = value(idle, requests, model="denoiser", status="499") + 1
+    wait_until(narrow, lambda now: value(now, requests, model="denoiser", status="499") == gone)
+    assert computed(idle, metrics(narrow)) == 1
 
 
 def test_image_whose_client_has_gone_while_it_waits_is_not_computed(
     narrow: Server, idle: Series, computing: "Future[httpx.Response]"
 ) -> None:
     with connected(narrow) as connection:
-        connection.sendall(f"{HEAD}\r\n".encode() + QUICK)
+        connection.sendall(f"{SLOW_HEAD}\r\n".encode() + SLOW)
         wait_until(narrow, lambda now: value(now, "vitrine_queue_depth") == 1)
     requests = "vitrine_requests_total"
     gone = value(idle, requests, model="denoiser", status="499") + 1
@@ -192,7 +220,7 @@ def full(
     narrow: Server, computing: "Future[httpx.Response]", pool: ThreadPoolExecutor
 ) -> Iterator["Future[httpx.Response]"]:
     """The answer that waits and so fills the queue of the narrow server."""
-    waiting = pool.submit(post, narrow, QUICK)
+    waiting = pool.submit(post, narrow, SLOW)
     wait_until(narrow, lambda now: value(now, "vitrine_queue_depth") == 1)
     yield waiting
     assert waiting.result().status_code == 200

@@ -14,8 +14,9 @@ from typing import TypeVarTuple
 import pytest
 
 from service.errors import ClientGone, DeadlinePassed, TooLarge, Unavailable
+from service.inference.entry import Timed, Waiting
 from service.inference.plan import HANDOVER_S
-from service.inference.queue import GONE_CHECK_AFTER_S, BatchQueue, Timed, Waiting
+from service.inference.queue import GONE_CHECK_AFTER_S, BatchQueue
 from service.machine import COMPUTE_NICE
 
 pytestmark = pytest.mark.anyio
@@ -392,29 +393,29 @@ async def test_queue_takes_items_again_after_an_overload() -> None:
 async def test_room_for_several_items_is_checked_at_once() -> None:
     async with held(limit=3) as queue:
         await queue.submitted(1, 2)
-        queue.queue.check_room(1)
+        queue.queue.admission.check_room(1)
         with pytest.raises(Unavailable, match="at most 3 waiting images, got 4") as overload:
-            queue.queue.check_room(2)
+            queue.queue.admission.check_room(2)
         assert overload.value.retry_after_s >= 1
         with pytest.raises(TooLarge, match="at most 3 images at once, got 4"):
-            queue.queue.check_room(4)
+            queue.queue.admission.check_room(4)
 
 
 async def test_full_queue_has_room_for_no_item_until_some_are_done() -> None:
     async with held(limit=2) as queue:
         tasks = await queue.submitted(1, 2)
         with pytest.raises(Unavailable, match="at most 2 waiting images, got 3") as overload:
-            queue.queue.check_room(1)
+            queue.queue.admission.check_room(1)
         assert overload.value.retry_after_s >= 1
         await queue.released(*tasks)
-        queue.queue.check_room(1)
+        queue.queue.admission.check_room(1)
 
 
 async def test_idle_queue_has_room_for_as_many_as_its_limit() -> None:
     with queue_before(DoublingEngine(), limit=3) as queue:
-        queue.check_room(3)
+        queue.admission.check_room(3)
         with pytest.raises(TooLarge):
-            queue.check_room(4)
+            queue.admission.check_room(4)
 
 
 @pytest.mark.parametrize(
@@ -424,14 +425,14 @@ async def test_overload_says_when_half_of_the_waiting_items_will_be_done(
     batch_s: float, expected: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = [0.0]
-    monkeypatch.setattr(
-        "service.inference.queue.time", SimpleNamespace(perf_counter=lambda: clock[0])
-    )
+    for module in ("queue", "admission"):
+        fake = SimpleNamespace(perf_counter=lambda: clock[0])
+        monkeypatch.setattr(f"service.inference.{module}.time", fake)
     told: list[int] = []
 
     def compute(items: Sequence[int]) -> Sequence[int]:
         try:
-            queue.check_room(queue.limit)
+            queue.admission.check_room(queue.admission.limit)
         except Unavailable as overload:
             told.append(overload.retry_after_s)
         clock[0] += batch_s
@@ -490,7 +491,7 @@ async def test_cancelled_items_leave_room_in_the_queue_at_once() -> None:
         for task in await queue.submitted(1, 2):
             task.cancel()
         await asyncio.sleep(0)
-        queue.queue.check_room(2)
+        queue.queue.admission.check_room(2)
         tasks = await queue.submitted(3, 4)
         assert not queue.first.done()
         assert await queue.released(*tasks) == [6, 8]

@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from service.errors import BadInput, TooLarge
-from service.pixels.avif import Bits
+from service.pixels.avif import Bits, check_pictures
 from service.pixels.decode import open_image, unpack
 from tests.drawing import encode, gradient, noise, pixels
 
@@ -86,3 +86,31 @@ def test_bits_are_read_from_the_front() -> None:
     assert [bits.read(4), bits.flag(), bits.read(3), bits.read(8)] == [10, False, 5, 15]
     with pytest.raises(ValueError, match="early"):
         bits.read(1)
+
+
+def meta(items: int, places: bytes) -> bytes:
+    """An index of pictures, all at the same places of the file."""
+    entry = b"\2" + bytes(3) + b"%b\0\0av01\0"
+    entries = [box(b"infe", entry % struct.pack(">H", item)) for item in range(items)]
+    listed = box(b"iinf", bytes(4) + struct.pack(">H", items) + b"".join(entries))
+    located = [struct.pack(">HHH", item, 0, 1) + places for item in range(items)]
+    head = bytes(4) + b"\x44\0" + struct.pack(">H", items)
+    return box(b"meta", bytes(4) + listed + box(b"iloc", head + b"".join(located)))
+
+
+ONE = len(meta(1, bytes(8)))
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        (box(b"free", b"") * 5001, "more than 5000 boxes"),
+        (meta(4900, struct.pack(">II", 0, 9)), "index is too long"),
+        (meta(9, struct.pack(">II", 0, 0)), "one in another"),
+        (meta(1, struct.pack(">II", ONE, 0)) + b"\x12\0" * 1001, "more than 1000 blocks"),
+    ],
+    ids=["boxes", "index", "overlap", "blocks"],
+)
+def test_index_that_would_take_long_to_read_is_refused(data: bytes, said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        check_pictures(data, pixels=10**6)

@@ -300,6 +300,16 @@ def test_claimed_size_is_refused_before_unpacking(monkeypatch: pytest.MonkeyPatc
         opened(png_header(60_000, 60_000))
 
 
+@pytest.mark.parametrize("spec", [SMALL_GREY, ANY_SIZE_RGB])
+def test_palette_image_without_its_palette_is_a_broken_image(spec: Input) -> None:
+    whole = encode(gradient().quantize(16), "PNG")
+    at = whole.index(b"PLTE")
+    length = int.from_bytes(whole[at - 4 : at], "big")
+    without = whole[: at - 4] + whole[at + length + 8 :]
+    with pytest.raises(BadInput, match="got one without its palette"):
+        decode(open_image(without, 10_000, 10_000), spec)
+
+
 def test_claimed_size_without_pixels_is_a_broken_image() -> None:
     with pytest.raises(BadInput, match="expected a whole PNG image, got a broken one"):
         decoded(png_header(600, 600))

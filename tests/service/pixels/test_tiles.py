@@ -1,9 +1,11 @@
+import math
+
 import numpy as np
 import pytest
 
 from service.pixels.preprocess import Floats
 from service.pixels.spec import Tiling
-from service.pixels.tiles import predict_tiled
+from service.pixels.tiles import cut, network_pixels, predict_tiled
 
 RADIUS = 3
 TILED = Tiling(multiple=4, tile=24, halo=4)
@@ -81,16 +83,38 @@ def test_network_gets_only_sides_that_it_takes(height: int, width: int) -> None:
     assert all(side % TILED.multiple == 0 and side <= TILED.tile for side in sides)
 
 
-def test_small_image_is_one_call_for_all_planes() -> None:
-    blur = Blur()
-    predict_tiled(random_planes(3, 22, 9), blur, TILED)
-    assert blur.shapes == [(3, 24, 12, 1)]
-
-
-def test_large_image_is_computed_one_tile_of_one_plane_at_a_time() -> None:
+def test_network_gets_one_tile_of_one_plane_at_a_time() -> None:
     blur = Blur()
     predict_tiled(random_planes(3, 25, 8), blur, TILED)
     assert {shape[0] for shape in blur.shapes} == {1}
+
+
+@pytest.mark.parametrize(("height", "width"), [*SIZES, (41, 40), (199, 61), (25, 1000)])
+def test_all_tiles_of_an_image_have_one_size(height: int, width: int) -> None:
+    blur = Blur()
+    predict_tiled(random_planes(1, height, width), blur, TILED)
+    assert len(set(blur.shapes)) == 1
+
+
+@pytest.mark.parametrize(("height", "width"), [*SIZES, (41, 40), (199, 61), (25, 1000)])
+def test_pixels_of_the_network_are_known_before(height: int, width: int) -> None:
+    blur = Blur()
+    predict_tiled(random_planes(1, height, width), blur, TILED)
+    assert network_pixels(height, width, TILED) == sum(math.prod(each) for each in blur.shapes)
+
+
+@pytest.mark.parametrize(
+    ("length", "tiles"), [(8, 1), (24, 1), (25, 2), (40, 2), (41, 3), (56, 3), (57, 4)]
+)
+def test_tiles_are_as_few_as_cover_the_image(length: int, tiles: int) -> None:
+    assert len(list(cut(length, 8, TILED))) == len(list(cut(8, length, TILED))) == tiles
+
+
+def test_tiles_overlap_by_the_halo_on_each_side() -> None:
+    for tile in cut(199, 61, TILED):
+        for outer, inner, length in zip(tile.outer, tile.inner, (199, 61), strict=True):
+            assert inner.start - outer.start >= TILED.halo or outer.start == 0
+            assert outer.stop - inner.stop >= TILED.halo or outer.stop == length
 
 
 def test_input_is_left_as_it_was() -> None:

@@ -151,7 +151,7 @@ def test_unknown_model_is_refused_before_its_body_is_read(app: App) -> None:
 
 def test_full_queue_is_refused_before_the_body_is_read() -> None:
     app = App(Settings(workers=1, models=(MODEL,), queue_limit=1))
-    with app.registry.find(MODEL)._queue.place():
+    with app.registry.find(MODEL)._admission.place(Call("test")):
         asked = request(path=ASK)
         response = asyncio.run(asyncio.wait_for(app.dispatcher.respond(asked), 30))
     app.close()
@@ -165,7 +165,7 @@ def test_refusal_can_be_read_by_pages_of_the_named_origins() -> None:
     settings = Settings(workers=1, models=(MODEL,), queue_limit=1, cors_origins=(origin,))
     app = App(settings)
     app.drain.begin()
-    with app.registry.find(MODEL)._queue.place():
+    with app.registry.find(MODEL)._admission.place(Call("test")):
         asked = request(path=ASK, headers={"Origin": origin})
         response = asyncio.run(asyncio.wait_for(app.dispatcher.respond(asked), 30))
     app.close()

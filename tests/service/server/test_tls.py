@@ -445,3 +445,27 @@ def subject(*names: str) -> dict[str, object]:
 )
 def test_client_is_named_in_plain_and_bounded_text(certificate: object, name: str) -> None:
     assert client_name(Shown(certificate)) == name  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("sent", "status"),
+    [
+        (b"nonsense\r\n\r\n", b"400"),
+        (b"POST /classify HTTP/1.1\r\nHost: x\r\nContent-Length: 9000000\r\n\r\n" + SAMPLE, b"401"),
+    ],
+)
+def test_answer_that_ends_a_connection_can_be_read(
+    mutual: Server, ca: trustme.CA, sent: bytes, status: bytes
+) -> None:
+    before = mutual.log.read_text()
+    with (
+        connected(mutual) as connection,
+        trust(ca).wrap_socket(connection, server_hostname=HOST) as client,
+    ):
+        client.sendall(sent)
+        came = b""
+        while not came.endswith(b"}"):
+            came += client.recv(65536)
+        assert came.startswith(b"HTTP/1.1 " + status)
+        assert b"\r\nconnection: close\r\n" in came
+    assert "Traceback" not in mutual.log.read_text().removeprefix(before)

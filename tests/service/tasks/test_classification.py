@@ -173,7 +173,7 @@ def test_image_becomes_the_networks_input() -> None:
 
 def test_tensor_becomes_the_networks_input() -> None:
     array = np.random.default_rng(1).random((4, 4, 1), dtype=np.float32)
-    assert classifier().from_tensors({"image": array}) is array
+    assert classifier().from_tensors({"image": array}, SETTINGS) is array
 
 
 @pytest.mark.parametrize(
@@ -182,7 +182,7 @@ def test_tensor_becomes_the_networks_input() -> None:
 def test_other_tensors_than_the_networks_are_named(names: list[str], came: str) -> None:
     array = np.zeros((4, 4, 1), np.float32)
     with pytest.raises(BadInput, match=f"expected the input image, got {came}$"):
-        classifier().from_tensors(dict.fromkeys(names, array))
+        classifier().from_tensors(dict.fromkeys(names, array), SETTINGS)
 
 
 @pytest.mark.parametrize(
@@ -199,7 +199,7 @@ def test_other_tensors_than_the_networks_are_named(names: list[str], came: str) 
 def test_tensor_of_another_shape_or_type_is_refused(shape: tuple[int, ...], dtype: str) -> None:
     array: Any = np.zeros(shape, dtype)
     with pytest.raises(BadInput) as caught:
-        classifier().from_tensors({"image": array})
+        classifier().from_tensors({"image": array}, SETTINGS)
     assert str(caught.value) == (
         f"expected image as float32 of shape (4, 4, 1), got {dtype} of shape {shape}"
     )

@@ -9,11 +9,13 @@ from service.artifacts.manifest import parse_manifest
 from service.errors import BadInput, TooLarge, UnsupportedImage
 from service.settings import Settings
 from service.tasks import TASKS
-from service.tasks.task import JSON, Answer, ImageTask, Options, Task
+from service.tasks.task import JSON, Answer, ImageTask, Options, PiecewiseTask, Task
 from tests.drawing import encode, gradient
 from tests.service.artifacts.test_manifest import CLASSIFIER, DENOISER
 
 FIELDS = {"classification": CLASSIFIER, "denoising": DENOISER}
+
+LIMITS = Settings(workers=1)
 
 every_task = pytest.mark.parametrize("name", TASKS)
 
@@ -62,8 +64,8 @@ def test_blank_items_are_what_tensors_become(name: str) -> None:
     made = task(name)
     (tensor,) = made.manifest.inputs
     for item in made.blank_items():
-        array = item if isinstance(item, np.ndarray) else item.colors[0]
-        same = made.from_tensors({tensor: array})
+        array = item if isinstance(item, np.ndarray) else item.colors.astype(np.float32)
+        same = made.from_tensors({tensor: array}, LIMITS)
         assert type(same) is type(item)
 
 
@@ -75,12 +77,13 @@ def test_tensor_that_is_not_finite_is_refused(name: str, value: float) -> None:
     array = np.zeros((28, 28, 1), np.float32)
     array[3, 4, 0] = value
     with pytest.raises(BadInput, match=f"expected finite numbers in {tensor}, got NaN or infinity"):
-        made.from_tensors({tensor: array})
+        made.from_tensors({tensor: array}, LIMITS)
 
 
 @every_task
 def test_tasks_that_are_batched_have_items_of_one_shape(name: str) -> None:
     assert TASKS[name].batches is issubclass(TASKS[name], ImageTask)
+    assert TASKS[name].batches is not issubclass(TASKS[name], PiecewiseTask)
 
 
 def test_task_that_schema_1_did_not_know_says_so() -> None:
