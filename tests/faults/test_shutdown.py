@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 
 from tests.faults.figures import show
-from tests.faults.load import MODEL, Load, running_load
+from tests.faults.load import MODEL, PNG, Load, running_load
 from tests.server import Server, free_port, serve
 from tests.service.server.test_supervisor import come_true, connected, runs, workers
 
 DRAIN_S = 1
-CLIENTS = 8
+CLIENTS = 4
 BETWEEN = 40  # requests
 
 
@@ -36,8 +36,11 @@ def test_restarts_lose_no_request(restarts: int, tmp_path: Path) -> None:
             return server, stack
 
         servers = [start(port) for port in ports]
-        load = Load([server.url for server, _ in servers], pause_s=0.02)
-        with running_load(load, CLIENTS, polls=True):
+        urls = [server.url for server, _ in servers]
+        load = Load(urls, pause_s=0.02)
+        # These have no connection that was there before the server began to end.
+        anew = Load(urls, headers=PNG | {"Connection": "close"}, pause_s=0.02, left=load.left)
+        with running_load(load, CLIENTS, polls=True), running_load(anew, CLIENTS):
             for turn in range(restarts):
                 server, stack = servers[turn % 2]
                 wait_for_more(load)
@@ -46,8 +49,9 @@ def test_restarts_lose_no_request(restarts: int, tmp_path: Path) -> None:
                 servers[turn % 2] = start(ports[turn % 2])
                 assert come_true(lambda: not load.left)
             wait_for_more(load)
-    show(f"{restarts} restarts: requests, failures", (len(load.outcomes), len(load.failures())))
-    assert load.failures() == []
+    outcomes, failures = load.outcomes + anew.outcomes, load.failures() + anew.failures()
+    show(f"{restarts} restarts: requests, failures", (len(outcomes), len(failures)))
+    assert failures == []
 
 
 def test_second_sigterm_ends_at_once(tmp_path: Path) -> None:

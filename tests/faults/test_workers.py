@@ -13,6 +13,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from service.server.supervisor import RESTART_PAUSE_S
 from tests.exposition import value
 from tests.faults.figures import show
 from tests.faults.load import MODEL, Load, running_load
@@ -65,7 +66,10 @@ def test_killed_worker_fails_only_its_own_requests(tmp_path: Path) -> None:
             own = held_connections(server)[killed]
             os.kill(killed, signal.SIGKILL)
             at = time.monotonic()
-            assert come_true(lambda: ready_workers(server) == 1)
+            assert come_true(lambda: "worker ended with exit code -9" in server.log.read_text())
+            ready = ready_workers(server)
+            if time.monotonic() - at < RESTART_PAUSE_S:  # on a busy machine it may be back
+                assert ready == 1
             ready_s = seconds_until_ready(server, at)
             after = len(load.outcomes)
             assert come_true(lambda: len(load.outcomes) > after + 20 * CLIENTS)
@@ -74,7 +78,6 @@ def test_killed_worker_fails_only_its_own_requests(tmp_path: Path) -> None:
         show("killed: seconds until both workers are ready", round(ready_s, 2))
         assert 0 < own <= CLIENTS
         assert len(failed) <= own
-        assert "worker ended with exit code -9 worker=" in server.log.read_text()
 
 
 @pytest.mark.slow

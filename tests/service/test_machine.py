@@ -1,6 +1,8 @@
 import os
+import resource
 import sys
 import threading
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -8,9 +10,12 @@ import pytest
 
 from service.machine import (
     COMPUTE_NICE,
+    MAX_OPEN_FILES,
     decode_memory_bytes,
     may_have_gpu,
     memory_limit_bytes,
+    open_files_limit,
+    raise_open_files_limit,
     yield_to_the_event_loop,
 )
 
@@ -74,3 +79,23 @@ def test_a_thread_that_computes_gives_way_to_the_event_loop() -> None:
 
     with ThreadPoolExecutor(1, initializer=yield_to_the_event_loop) as computing:
         assert computing.submit(niceness).result() == niceness() + COMPUTE_NICE
+
+
+@pytest.fixture
+def file_limits() -> Iterator[tuple[int, int]]:
+    """This process's limits of open files; a test may change the lower one."""
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    yield before
+    resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+def test_limit_of_open_files_is_raised_to_what_the_system_allows(
+    file_limits: tuple[int, int],
+) -> None:
+    most = file_limits[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (200, most))
+    assert open_files_limit() == 200
+    raise_open_files_limit()
+    assert open_files_limit() == (
+        MAX_OPEN_FILES if most == resource.RLIM_INFINITY else min(MAX_OPEN_FILES, most)
+    )

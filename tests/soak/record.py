@@ -56,7 +56,7 @@ class Record:
 
     def write(self, file: Path, verdicts: list[Verdict]) -> None:
         """As JSON, with what was found."""
-        content = dataclasses.asdict(self) | {
+        content = vars(self) | {
             "usage": [each._asdict() for each in self.usage],
             "traffic": [each._asdict() for each in self.traffic],
             "verdicts": [dataclasses.asdict(each) for each in verdicts],

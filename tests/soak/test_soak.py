@@ -60,6 +60,15 @@ def test_server_that_does_not_end_well_is_found() -> None:
     assert broken(record(exit_status=1)) == ["exit status"]
 
 
+def test_record_is_written_as_json(tmp_path: Path) -> None:
+    came = record(failures=Counter({ENDED: 2}))
+    came.write(tmp_path / "soak.json", judge(came, max_growth=0.1))
+    found = json.loads((tmp_path / "soak.json").read_text())
+    assert found["failures"] == {ENDED: 2}
+    assert found["usage"][1] == {"at_s": 2.0, "memory_bytes": 300 * MIB, "descriptors": 50}
+    assert {"what": "exit status", "came": "0", "is_kept": True} in found["verdicts"]
+
+
 @pytest.mark.slow
 def test_short_soak_is_drawn_and_finds_nothing_amiss(tmp_path: Path) -> None:
     options = ["--seconds", str(SECONDS), "--kill-every-s", "5", "--max-growth", "1"]
