@@ -36,15 +36,23 @@ class RateLimit:
         self._due: dict[bytes, Doubles] = {}
 
     def watch(self, tokens: Tokens) -> None:
-        """Make a place for each token; one that has a place keeps it. Raises OSError."""
-        for token in tokens.known:
-            if token.digest not in self._due:
-                name = f"rate-{token.digest.hex()}"  # the same in every worker
-                self._due[token.digest] = shared_doubles(self._folder, name, 1)
+        """Make a place for each token; one that has a place keeps it. Raises OSError.
+
+        A place is a file that stays open: those of tokens that are not known any more are closed.
+        """
+        self._due = {token.digest: self._place(token) for token in tokens.known}
+
+    def _place(self, token: Token) -> Doubles:
+        if token.digest in self._due:
+            return self._due[token.digest]
+        name = f"rate-{token.digest.hex()}"  # the same in every worker
+        return shared_doubles(self._folder, name, 1)
 
     def take(self, token: Token, now_s: float) -> None:
         """Count one request at a time of time.monotonic; raises TooManyRequests."""
-        due = self._due[token.digest]
+        due = self._due.get(token.digest)
+        if due is None:  # it was let in, and is not known any more since then
+            return
         ahead_s = max(0.0, due[0] - now_s)
         if ahead_s > self._most_ahead_s + self._interval_s + _STALE_S:
             ahead_s = 0.0

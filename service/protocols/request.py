@@ -3,6 +3,7 @@
 import asyncio
 import os
 import re
+from collections import Counter
 from collections.abc import AsyncGenerator, Callable
 
 from starlette.datastructures import QueryParams
@@ -65,8 +66,7 @@ class Request:
         pairs = QueryParams(self.query).multi_items()
         params = dict(pairs)
         if len(params) < len(pairs):
-            names = [name for name, _ in pairs]
-            twice = next(name for name in names if names.count(name) > 1)
+            ((twice, _),) = Counter(name for name, _ in pairs).most_common(1)
             raise BadInput(f"expected query parameter {twice!r:.80} once, got it twice")
         return params
 

@@ -74,7 +74,7 @@ class Framing(Ending):
         llhttp has ended the request at its head, so a new parser gets a head with its framing.
         """
         framing = [field for field in self._head if field[0] in _FRAMING]
-        has_body = any(value.strip(b"0") for _, value in framing)
+        has_body = any(value.strip(b"0 \t") for _, value in framing)
         if not self._keeps_alive:
             framing.append((b"connection", b"close"))
         lines = [b"%b: %b\r\n" % field for field in framing]

@@ -1,6 +1,8 @@
 """A limit on requests a second by token: by a clock that the test sets, in shared memory."""
 
 import hashlib
+import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -103,3 +105,27 @@ def test_token_that_is_read_again_keeps_its_count() -> None:
 def test_folder_from_before_the_machine_was_started_locks_nobody_out(tmp_path: Path) -> None:
     assert taken(limit(2, tmp_path), 5, NOW_S) == 2
     assert taken(limit(2, tmp_path), 5, 10.0) == 2
+
+
+def test_tokens_that_are_not_known_any_more_hold_no_files_open(tmp_path: Path) -> None:
+    rate = RateLimit(2, tmp_path)
+    rate.watch(Tokens([token()]))
+    taken(rate, 5, NOW_S)
+    before = len(os.listdir("/proc/self/fd"))
+    for number in range(20):
+        rate.watch(Tokens([token(str(number))]))
+    assert len(os.listdir("/proc/self/fd")) == before
+    rate.take(token(), NOW_S)  # was let in before: no error
+    rate.watch(Tokens([token()]))
+    assert taken(rate, 5, NOW_S) == 0
+
+
+def test_watching_that_fails_changes_nothing(tmp_path: Path) -> None:
+    folder = tmp_path / "shared"
+    folder.mkdir()
+    rate = RateLimit(2, folder)
+    rate.watch(Tokens([token()]))
+    shutil.rmtree(folder)
+    with pytest.raises(OSError, match="No such file"):
+        rate.watch(Tokens([token("new")]))
+    assert taken(rate, 5, NOW_S) == 2

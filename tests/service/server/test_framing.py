@@ -48,6 +48,7 @@ READ = {
     "upgrade to a websocket": (head(LENGTH, WEBSOCKET) + SAMPLE + NEXT, [200, 200]),
     "upgrade, no body": (head(H2C, method="GET", target="/livez") + NEXT, [200, 200]),
     "upgrade, empty body": (head(H2C, "Content-Length: 0") + NEXT, [400, 200]),
+    "upgrade, empty body, a space behind": (head(H2C, "Content-Length: 0 \t") + NEXT, [400, 200]),
     "upgrades in a row": ((head(H2C, LENGTH) + SAMPLE) * 2 + NEXT, [200, 200, 200]),
     "upgrade, a request in the body": (
         head(H2C, f"Content-Length: {len(SMUGGLED)}") + SMUGGLED + NEXT,
