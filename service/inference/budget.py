@@ -83,6 +83,10 @@ class Share:
         self._line: deque[asyncio.Future[None]] = deque()
         """Those who wait; the first one polls, each other one is told when it is the first."""
 
+    def beside(self) -> "Share":
+        """Half as much more, with a line of its own: for those who must not wait in this one."""
+        return Share(self.budget, self._limit // 2)
+
     async def reserve(self, count: int, what: str, is_gone: Callable[[], bool]) -> "Reservation":
         """Wait until `count` bytes fit; `what` is what takes them.
 
