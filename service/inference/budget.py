@@ -111,7 +111,8 @@ class Share:
             while not self.take(count, since):
                 if is_gone():
                     raise ClientGone("the client has closed its connection")
-                if not is_impatient and time.monotonic() > since + PATIENCE_S:
+                is_late = time.monotonic() > since + PATIENCE_S
+                if is_late and not is_impatient and self._may_hold(count):
                     is_impatient = True
                     self.budget.wish(since)
                 await asyncio.sleep(POLL_S)  # other workers give back without a word
@@ -124,12 +125,14 @@ class Share:
 
     def take(self, count: int, since: float) -> bool:
         """Hold that many bytes more if they fit now, for one who has waited since then."""
-        if self._held and self._held + count > self._limit:
-            return False
-        if not self.budget.take(count, since):
+        if not self._may_hold(count) or not self.budget.take(count, since):
             return False
         self._held += count
         return True
+
+    def _may_hold(self, count: int) -> bool:
+        """Whether the share's own limit leaves room; if not, others are not to blame."""
+        return not self._held or self._held + count <= self._limit
 
     def give_back(self, count: int) -> None:
         """Hold that many bytes less."""

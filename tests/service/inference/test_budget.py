@@ -132,7 +132,7 @@ async def test_flood_on_one_model_leaves_memory_to_another(held: Doubles) -> Non
     one, other = share(held, limit=500), share(held, limit=500)
     await reserve(one, 400)
     flood = [asyncio.create_task(reserve(one, 400)) for _ in range(3)]
-    await asyncio.sleep(0.05)
+    await asyncio.sleep(1.5 * PATIENCE_S)  # the flood waits for itself, however long
     await reserve(other, 500)
     for waiting in flood:
         waiting.cancel()
