@@ -136,6 +136,7 @@ async def test_flood_on_one_model_leaves_memory_to_another(held: Doubles) -> Non
     await asyncio.sleep(1.5 * PATIENCE_S)  # the flood waits for itself, however long
     await reserve(other, 500)
     for waiting in flood:
+        assert not waiting.done()
         waiting.cancel()
 
 
