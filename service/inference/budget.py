@@ -83,6 +83,10 @@ class Share:
         self._line: deque[asyncio.Future[None]] = deque()
         """Those who wait; the first one polls, each other one is told when it is the first."""
 
+    def beside(self) -> "Share":
+        """Half as much more, with a line of its own: for those who must not wait in this one."""
+        return Share(self.budget, self._limit // 2)
+
     async def reserve(self, count: int, what: str, is_gone: Callable[[], bool]) -> "Reservation":
         """Wait until `count` bytes fit; `what` is what takes them.
 
@@ -107,7 +111,8 @@ class Share:
             while not self.take(count, since):
                 if is_gone():
                     raise ClientGone("the client has closed its connection")
-                if not is_impatient and time.monotonic() > since + PATIENCE_S:
+                is_late = time.monotonic() > since + PATIENCE_S
+                if is_late and not is_impatient and self._may_hold(count):
                     is_impatient = True
                     self.budget.wish(since)
                 await asyncio.sleep(POLL_S)  # other workers give back without a word
@@ -120,12 +125,14 @@ class Share:
 
     def take(self, count: int, since: float) -> bool:
         """Hold that many bytes more if they fit now, for one who has waited since then."""
-        if self._held and self._held + count > self._limit:
-            return False
-        if not self.budget.take(count, since):
+        if not self._may_hold(count) or not self.budget.take(count, since):
             return False
         self._held += count
         return True
+
+    def _may_hold(self, count: int) -> bool:
+        """Whether the share's own limit leaves room; if not, others are not to blame."""
+        return not self._held or self._held + count <= self._limit
 
     def give_back(self, count: int) -> None:
         """Hold that many bytes less."""

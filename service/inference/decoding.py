@@ -43,6 +43,7 @@ class Decoder:
         self._task = task
         self._limits = limits
         self._memory = memory
+        self._memory_of_small = memory.beside()
         self._progressive_jpegs = progressive_jpegs
         self._costs = costs
 
@@ -67,11 +68,13 @@ class Decoder:
         if not is_small or image.format == "TIFF":
             unpacking = decode_bytes(image, self._task.manifest.input)
         item_bytes = self._task.item_bytes(image)
+        is_inline = is_small and unpacking <= INLINE_BYTES
         held = None
         if unpacking + item_bytes > SMALL_BYTES:
-            held = await self._memory.reserve(unpacking + item_bytes, "an image", call.is_gone)
+            share = self._memory_of_small if is_inline else self._memory
+            held = await share.reserve(unpacking + item_bytes, "an image", call.is_gone)
         try:
-            if is_small and unpacking <= INLINE_BYTES:
+            if is_inline:
                 item = decode(image, self._limits)
             else:
                 item = await self._in_thread(decode, image, call, held)

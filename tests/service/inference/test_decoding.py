@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from service.artifacts.manifest import read_manifest
+from service.artifacts.manifest import Manifest, read_manifest
 from service.call import Call
 from service.errors import BadInput, TooLarge
 from service.inference.admission import Admission
@@ -30,18 +30,20 @@ SIDE = 300
 LARGE = encode(gradient(SIDE, SIDE), "PNG")
 SMALL = encode(gradient(), "PNG")
 COST = decode_bytes(Image.new("RGB", (SIDE, SIDE)), MANIFEST.input) + 28 * 28 * 4
+CLOTHING = read_manifest(SHIPPED_MODELS / "clothing" / "1", TASKS)
 HANGS_S = 60
 
 
 class HeldTask(Classification):
-    """Decodes once it may."""
+    """Decodes large images once it may."""
 
-    def __init__(self) -> None:
-        super().__init__(MANIFEST)
+    def __init__(self, manifest: Manifest = MANIFEST) -> None:
+        super().__init__(manifest)
         self.may_decode = threading.Event()
 
     def from_image(self, image: Image.Image, limits: ImageLimits) -> Any:
-        self.may_decode.wait(HANGS_S)
+        if image.width == SIDE:
+            self.may_decode.wait(HANGS_S)
         return super().from_image(image, limits)
 
 
@@ -82,6 +84,25 @@ async def test_image_that_does_not_fit_beside_another_waits_for_it() -> None:
         item, held = await asyncio.wait_for(decoding, HANGS_S)
         assert item.shape == MANIFEST.input.shape
         assert ours.used == held.count == 28 * 28 * 4  # the item, until it is answered
+        held.release()
+    assert ours.used == 0
+
+
+async def test_small_image_does_not_wait_for_large_ones() -> None:
+    task = HeldTask(CLOTHING)
+    large_bytes = decode_bytes(Image.new("RGB", (SIDE, SIDE)), CLOTHING.input)
+    item_bytes = task.item_bytes(Image.new("RGB", (SIDE, SIDE)))
+    ours = Decoding(task, budget=(large_bytes + 2 * item_bytes) * 4 // 3 + 1)
+    large = [ours.start(LARGE) for _ in range(3)]
+    await asyncio.sleep(0.03)
+    assert ours.used == large_bytes + item_bytes
+    item, held = await asyncio.wait_for(ours.start(SMALL), HANGS_S)
+    assert item.shape == CLOTHING.input.shape
+    assert held.count == item_bytes
+    held.release()
+    task.may_decode.set()
+    for decoding in large:
+        _, held = await asyncio.wait_for(decoding, HANGS_S)
         held.release()
     assert ours.used == 0
 
