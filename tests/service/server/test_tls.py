@@ -1,6 +1,7 @@
 """TLS of the launcher: what it is started with, who gets in, and what a bad client costs."""
 
 import contextlib
+import gc
 import signal
 import socket
 import ssl
@@ -358,6 +359,7 @@ def worker(known: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> Iterator[
     monkeypatch.setattr("service.server.worker.HANDSHAKE_TIMEOUT_S", 0.2)
     closed = shared_counts(1)
     load = partial(App, settings(known), 0)
+    gc.collect()  # the child must not collect interpreters of other tests, whose threads it lacks
     started = WorkerProcess(0, closed, lambda n, channel: run_worker(load, n, channel, closed))
     try:
         started.channel.setblocking(True)
