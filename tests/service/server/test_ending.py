@@ -12,8 +12,8 @@ import pytest
 import uvloop
 
 from service.errors import Unavailable
+from service.inference.admission import Admission
 from service.inference.model import Model
-from service.inference.queue import BatchQueue
 from service.server import ending, linger
 from service.server.app import App
 from service.settings import Settings
@@ -93,9 +93,14 @@ async def dribble(client: socket.socket, pieces: Iterator[bytes]) -> None:
             await asyncio.sleep(0.02)
 
 
+def refuse(_: Admission, count: int) -> None:
+    raise Unavailable(f"no room for {count} more")
+
+
 def fill(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave no place in any queue."""
-    monkeypatch.setattr(BatchQueue, "_taken", 1000)
+    monkeypatch.setattr(Admission, "has_room", property(lambda _: False))
+    monkeypatch.setattr(Admission, "check_room", refuse)
 
 
 def statuses(came: list[Answer]) -> list[int]:
