@@ -433,11 +433,11 @@ spec = Input(shape=(None, None, 3), color="rgb", resize=KeepSize())
 for mode in ("1", "P", "LA", "RGB", "RGBA", "CMYK", "I;16"):
     for function in (lambda image: flatten(image, spec), separate):
         if os.fork() == 0:  # whose peak begins anew
-            image = Image.new(mode, (2900, 2900))
+            image = Image.new(mode, (1600, 1600))
             image.getexif()[274] = 6
             before = peak_bytes()
             kept = function(image)
-            print((peak_bytes() - before) / 2900**2, flush=True)
+            print((peak_bytes() - before) / 1600**2, flush=True)
             os._exit(0)
         os.wait()
 """

@@ -7,7 +7,7 @@ import socket
 import ssl
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
@@ -29,7 +29,16 @@ from service.server.worker import READY, run_worker
 from service.settings import Settings, read_settings
 from tests.certificates import HOST, PAST, Files, identity, trust, write_files
 from tests.logs import kept_log
-from tests.server import CHECKOUT, Server, bentoml_command, command, environment, free_port, serve
+from tests.server import (
+    CHECKOUT,
+    Server,
+    bentoml_command,
+    comes_true,
+    command,
+    environment,
+    free_port,
+    serve,
+)
 from tests.service.protocols.test_native import PNG, SAMPLE, upload
 
 MODEL = "fashion-mnist-mlp"
@@ -56,16 +65,6 @@ def mutual(tmp_path_factory: pytest.TempPathFactory, ca: trustme.CA) -> Iterator
     settings = {"models": MODEL, "workers": 2, "log_requests": True, "log_format": "json"}
     with serve(folder, **settings, **known) as server:
         yield server
-
-
-def come_true(holds: Callable[[], bool]) -> bool:
-    """Whether a condition holds, now or after a while."""
-    deadline = time.monotonic() + PATIENCE_S
-    while not holds():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.02)
-    return True
 
 
 def ask(server: Server, path: str, who: ssl.SSLContext) -> httpx.Response:
@@ -209,7 +208,7 @@ def test_sighup_renews_the_certificate_of_new_connections(
         write_files(files.key.parent, ca)
         assert shown_certificate(server, ca) == before
         server.process.send_signal(signal.SIGHUP)
-        assert come_true(lambda: shown_certificate(server, ca) != before)
+        assert comes_true(lambda: shown_certificate(server, ca) != before)
 
 
 # Who gets in.
@@ -248,7 +247,7 @@ def test_certificate_lets_its_client_in(mutual: Server, ca: trustme.CA, path: st
 
 def test_log_names_the_client_by_its_certificate(mutual: Server, ca: trustme.CA) -> None:
     ask(mutual, PREDICT, identity(ca, ca, "camera-8"))
-    assert come_true(lambda: any(line.get("token") == "camera-8" for line in mutual.log_lines()))
+    assert comes_true(lambda: any(line.get("token") == "camera-8" for line in mutual.log_lines()))
 
 
 @pytest.mark.parametrize("bad", ["of another authority", "expired"])
@@ -387,11 +386,11 @@ def test_connections_are_counted_whatever_becomes_of_their_handshake(
         gone.close()
         talking = trust(ca).wrap_socket(good, server_hostname=HOST)
         stack.enter_context(trust(ca).wrap_socket(left, server_hostname=HOST)).close()
-        assert come_true(lambda: serving.open_connections == 1)
+        assert comes_true(lambda: serving.open_connections == 1)
         talking.sendall(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")
         assert talking.recv(65536).startswith(b"HTTP/1.1 200 ")
         talking.close()
-        assert come_true(lambda: serving.open_connections == 0)
+        assert comes_true(lambda: serving.open_connections == 0)
 
 
 def test_server_with_an_open_handshake_and_a_silent_client_ends(
