@@ -94,7 +94,7 @@ class Settings(BaseModel):
     tls_client_ca_file: Path | None = None
     """PEM file of the authorities that sign clients' certificates; with it, clients need one."""
     metrics_dir: Path | None = None
-    """Folder in which the workers share their metrics; by default a temporary one."""
+    """Folder in which the workers share metrics and networks; by default a temporary one."""
     metrics: bool = True
     """Whether `/metrics` is served."""
     log_requests: bool = False

@@ -1,7 +1,9 @@
 """Artifacts on disk: found by folder, verified by checksum."""
 
+import contextlib
 import hashlib
 import logging
+import secrets
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -92,10 +94,27 @@ def verify(artifact: Artifact, device: Device | None = None) -> None:
         network = manifest.engines[manifest.engine[device]].file
         needed = manifest.sample_files() | {str(network)}
     for name in sorted(needed):
-        _check(artifact, name)
+        _checked(artifact, name)
 
 
-def _check(artifact: Artifact, name: str) -> None:
+def shared_copy(artifact: Artifact, name: str, folder: Path) -> Path:
+    """A copy of a file for all processes that share the folder; nobody changes it.
+
+    It can be mapped into memory: the file itself may be shortened by somebody, which would end
+    every process that has mapped it. Raises ArtifactError, or OSError where the folder is full.
+    """
+    copy = folder / artifact.manifest.files[name].sha256
+    if not copy.exists():
+        unfinished = folder / f"{copy.name}.{secrets.token_hex(8)}"
+        unfinished.write_bytes(_checked(artifact, name))
+        with contextlib.suppress(FileExistsError):  # another process was first: all map its copy
+            copy.hardlink_to(unfinished)
+        unfinished.unlink()
+    return copy
+
+
+def _checked(artifact: Artifact, name: str) -> bytes:
+    """The content of a file; raises ArtifactError where it is not as the manifest says."""
     path, expected = artifact.path(name), artifact.manifest.files[name]
     if not path.is_file():
         raise ArtifactError(f"{path} is missing: expected a file of {expected.bytes} bytes")
@@ -105,3 +124,4 @@ def _check(artifact: Artifact, name: str) -> None:
     digest = hashlib.sha256(content).hexdigest()
     if digest != expected.sha256:
         raise ArtifactError(f"{path}: expected SHA-256 {expected.sha256}, got {digest}")
+    return content

@@ -4,7 +4,7 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Literal
 
-from service.artifacts.files import Artifact
+from service.artifacts.files import Artifact, shared_copy
 from service.artifacts.manifest import Device, EngineName
 from service.engines.engine import Engine
 from service.engines.gpus import count_gpus, let_memory_grow
@@ -48,8 +48,13 @@ def choose_device(wanted: Literal["auto", "cpu", "gpu"]) -> Device:
     return "cpu"
 
 
-def choose_engine(artifact: Artifact, device: Device, threads: int) -> Engine:
-    """Load the engine of a device; raises ArtifactError where there is none."""
+def choose_engine(
+    artifact: Artifact, device: Device, threads: int, folder: Path | None = None
+) -> Engine:
+    """Load the engine of a device; processes that share a `folder` share the network's memory.
+
+    Raises ArtifactError where there is none, OSError where the folder is full.
+    """
     manifest = artifact.manifest
     if device not in manifest.engine:
         raise ArtifactError(
@@ -59,9 +64,12 @@ def choose_engine(artifact: Artifact, device: Device, threads: int) -> Engine:
     name = manifest.engine[device]
     if name in ("keras", "keras-half") and not keras_is_installed():
         raise ArtifactError(f"{artifact.folder}: its engine is {name}, and Keras is not installed")
-    file = artifact.path(str(manifest.engines[name].file))
+    file = str(manifest.engines[name].file)
     tensors = {"inputs": manifest.inputs, "outputs": manifest.outputs}
-    return open_engine(name, file, device, threads, **tensors)
+    if folder is not None and name not in ("keras", "keras-half"):
+        copy = shared_copy(artifact, file, folder)
+        return LiteRTEngine(copy, threads, name, **tensors, is_mapped=True)
+    return open_engine(name, artifact.path(file), device, threads, **tensors)
 
 
 def open_engine(

@@ -24,11 +24,16 @@ class LiteRTEngine:
         *,
         inputs: Collection[str],
         outputs: Collection[str],
+        is_mapped: bool = False,
     ) -> None:
-        """Load the file; raises ArtifactError where its tensors are not those of the manifest."""
+        """Load the file; raises ArtifactError where its tensors are not those of the manifest.
+
+        `is_mapped` shares its memory with other processes. The file must stay as it is then: where
+        it is shortened, they die.
+        """
         self.name = name
-        # By its path LiteRT would map the file: where somebody shortens it, the process would die.
-        self._interpreter = Interpreter(model_content=model.read_bytes(), num_threads=threads)
+        source = {"model_path": str(model)} if is_mapped else {"model_content": model.read_bytes()}
+        self._interpreter = Interpreter(**source, num_threads=threads)
         self._inputs = _indices(self._interpreter, inputs, "inputs")
         self._outputs = _indices(self._interpreter, outputs, "outputs")
         self._shapes: dict[str, tuple[int, ...]] = {}

@@ -91,7 +91,7 @@ class Model:
 
         The largest comes first, so that buffers have grown when the others are timed. Where items
         differ in size there is nothing to plan: each is computed by itself, in the thread. There
-        the last one is timed, which is of the largest size that the engine gets.
+        the last one is timed.
         """
         items = self.task.blank_items()
         if self._costs is not None:

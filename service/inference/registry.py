@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 from service.artifacts.files import Artifact, verify
@@ -187,8 +188,12 @@ def load_registry(
     metrics: Metrics,
     *,
     memory: Memory,
+    folder: Path | None = None,
 ) -> Registry:
-    """Verify, load, prove and warm every model; raises ArtifactError or SettingsError."""
+    """Verify, load, prove and warm every model; `folder` is what the workers share.
+
+    Raises ArtifactError, SettingsError or OSError.
+    """
     device = choose_device(settings.device)
     if device == "gpu":
         _announce_gpus(metrics)
@@ -198,11 +203,11 @@ def load_registry(
         verify(artifact, device)
         try:
             task = tasks[artifact.manifest.task.type](artifact.manifest)
-            engine = choose_engine(artifact, device, threads)
+            engine = choose_engine(artifact, device, threads, folder)
             model = Model(artifact, task, engine, settings, metrics, memory=memory.share_of_model())
             model.prove()
             model.warm()
-        except StartError:
+        except (StartError, OSError):
             raise
         except Exception as error:  # whatever an engine makes of a file that is no network
             raise ArtifactError(

@@ -69,7 +69,9 @@ class App:
         self.settings = settings
         self.drain = drain or Drain()
         self.metrics = Metrics(served, all_protocols(routes), folder, is_on=settings.metrics)
-        self.registry = load_registry(artifacts, TASKS, settings, self.metrics, memory=self.memory)
+        self.registry = load_registry(
+            artifacts, TASKS, settings, self.metrics, memory=self.memory, folder=folder
+        )
         self._scraper = ThreadPoolExecutor(1, thread_name_prefix="metrics")
         context = Context(
             settings,

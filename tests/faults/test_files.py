@@ -103,10 +103,10 @@ def _seconds(time: str) -> float:
 
 
 def on_a_small_disk(folder: Path) -> Callable[[int], list[str]]:
-    """The command of a server for which a folder is a disk of 256 KB."""
+    """The command of a server for which a folder is a disk of 1 MB."""
 
     def start(port: int) -> list[str]:
-        mount = f"mount -t tmpfs -o size=256k tmpfs {folder}"
+        mount = f"mount -t tmpfs -o size=1m tmpfs {folder}"
         in_own_mounts = ["unshare", "--map-root-user", "--mount"]
         return [*in_own_mounts, "sh", "-c", f"{mount} && exec {shlex.join(command(port))}"]
 
@@ -125,7 +125,7 @@ def test_full_disk_ends_no_worker_and_keeps_new_ones_away(tmp_path: Path) -> Non
     ) as server:
         seen = Path(f"/proc/{server.process.pid}/root{disk}")  # in its own mounts
         with pytest.raises(OSError, match="No space left"):
-            (seen / "filler").write_bytes(b"x" * 300_000)
+            (seen / "filler").write_bytes(b"x" * 1_100_000)
         assert [ask(server) for _ in range(20)] == [200] * 20
         assert server.post("/classify", files=upload(large)).status_code == 415
         assert value(metrics(server), "vitrine_requests_total", status="200", model=MODEL) >= 20

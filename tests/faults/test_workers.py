@@ -126,13 +126,13 @@ def test_hung_worker_does_not_keep_the_server_from_ending(tmp_path: Path) -> Non
 
 @pytest.mark.slow
 def test_pause_of_a_worker_or_of_the_whole_machine_is_no_hang(tmp_path: Path) -> None:
-    with serve(tmp_path, models=MODEL, workers=2) as server:
+    with serve(tmp_path, models=MODEL, workers=2, hang_timeout_s=3) as server:
         before = workers(server)
         with stopped(before[0]):
-            time.sleep(3)  # as a computation does that keeps the interpreter to itself
+            time.sleep(1.5)  # as a computation does that keeps the interpreter to itself
         time.sleep(0.5)
         with stopped(server.process.pid, *before):
-            time.sleep(7)  # beyond the limit, but the supervisor could not look
+            time.sleep(4)  # beyond the limit, but the supervisor could not look
         time.sleep(1)
         assert workers(server) == before
         assert hangs(server) == 0
@@ -149,7 +149,7 @@ def test_worker_on_a_busy_machine_is_not_taken_for_hung(tmp_path: Path) -> None:
         with serve(tmp_path, workers=2) as server:
             before = workers(server)
             with running_load(Load([server.url], pause_s=0), 16) as load:
-                time.sleep(8)  # beyond the limit
+                time.sleep(6)  # beyond the limit
             assert load.failures() == []
             assert hangs(server) == 0
             assert workers(server) == before

@@ -53,8 +53,10 @@ def soak(plan: Plan, folder: Path) -> Record:
             record.usage.append(usage)
 
         def kill() -> None:
-            record.killed_at_s.append(time.monotonic() - began)
-            os.kill(max(supervisor.children(), key=_age).pid, signal.SIGKILL)
+            others = [process for process in supervisor.children() if process != oldest]
+            if others:  # else the last one is not back yet
+                record.killed_at_s.append(time.monotonic() - began)
+                os.kill(others[0].pid, signal.SIGKILL)
 
         with (
             repeated(look, USAGE_EVERY_S),

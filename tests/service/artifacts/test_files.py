@@ -1,12 +1,13 @@
 import json
 import shutil
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from service.artifacts.files import Artifact, find_artifacts, verify
+from service.artifacts.files import Artifact, find_artifacts, shared_copy, verify
 from service.artifacts.manifest import MANIFEST_FILE, Device, read_manifest
 from service.errors import ArtifactError
 from service.tasks import TASKS
@@ -263,3 +264,28 @@ def test_link_to_anything_else_is_refused(artifact_folder: Path, target: str) ->
     file.symlink_to(artifact_folder / target)
     with pytest.raises(ArtifactError, match=r"model\.tflite"):
         verify(artifact_in(artifact_folder), "cpu")
+
+
+def test_processes_that_share_a_folder_share_one_copy_of_a_file(
+    artifact_folder: Path, tmp_path: Path
+) -> None:
+    artifact, shared = artifact_in(artifact_folder), tmp_path / "shared"
+    shared.mkdir()
+    with ThreadPoolExecutor(4) as workers:  # all at once, as workers start
+        copies = list(
+            workers.map(lambda _: shared_copy(artifact, "model.tflite", shared), range(4))
+        )
+    assert {copy.stat().st_ino for copy in copies} == {copies[0].stat().st_ino}
+    assert list(shared.iterdir()) == copies[:1]
+    assert copies[0].read_bytes() == artifact.path("model.tflite").read_bytes()
+
+
+def test_only_a_file_that_is_as_the_manifest_says_is_copied(
+    artifact_folder: Path, tmp_path: Path
+) -> None:
+    artifact, shared = artifact_in(artifact_folder), tmp_path / "shared"
+    shared.mkdir()
+    artifact.path("model.tflite").write_bytes(b"other")
+    with pytest.raises(ArtifactError, match="expected"):
+        shared_copy(artifact, "model.tflite", shared)
+    assert not list(shared.iterdir())
