@@ -1,4 +1,7 @@
-"""Colour as brightness at full size and what is added to it for each channel at a quarter."""
+"""Colour as brightness at full size and what is added to it for each channel at a quarter.
+
+Of colours that change faster than that, what is more than noise is kept as it came.
+"""
 
 import numpy as np
 import numpy.typing as npt
@@ -10,6 +13,10 @@ SHRINK = 4
 """How many times smaller each side of the colours is."""
 WEIGHTS = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601
 _STRIP_ROWS = 64 * SHRINK
+# White noise of variance 1 in each channel has so much in the three that brightness leaves.
+_NOISE_ENERGY = 2.34
+_CERTAIN = 2.0  # times the noise's energy: less is taken for noise
+_LEAST_ENERGY = 1e-9
 
 
 def is_grey(colors: Pixels) -> bool:
@@ -51,3 +58,24 @@ class Chroma:
             added = np.asarray(plane.resize(size, Image.Resampling.BILINEAR, box))
             np.add(bright, added, out=colors[..., i])
         return colors
+
+
+def detail(colors: Pixels, joined: Floats, sigma: float) -> Floats:
+    """What smooth colours miss of the image's own, as far as it is more than its noise.
+
+    `joined` is the brightness of `colors` with the smooth colours added; all are
+    (height, width, 3). Without it a thin red line would be brown.
+    """
+    missed = colors * np.float32(1 / 255) - joined
+    energy = _mean_of_neighbours(np.einsum("hwc,hwc->hw", missed, missed))
+    noise = np.float32(_CERTAIN * _NOISE_ENERGY * sigma**2)
+    missed *= np.maximum(0, 1 - noise / np.maximum(energy, _LEAST_ENERGY))[..., np.newaxis]
+    return missed
+
+
+def _mean_of_neighbours(values: Floats) -> Floats:
+    """Of each 3x3 values; beyond the edge lie those at the edge."""
+    wide = np.pad(values, 1, mode="edge")
+    rows = wide[:-2] + wide[1:-1] + wide[2:]
+    means: Floats = (rows[:, :-2] + rows[:, 1:-1] + rows[:, 2:]) / np.float32(9)
+    return means

@@ -10,6 +10,9 @@ MAX_SIGMA = 0.5  # of full scale; texture can look like more
 _SAMPLE_BLOCKS = 1 << 14
 _LEAST_BLOCKS = 500
 _MIDDLE = (64, 192)  # where noise of up to a quarter of full scale is not clipped
+# Clipping at black or white leaves at least half of the noise. Where all blocks show less than
+# that, those of middle brightness are the edges of a drawing.
+_MOST_CLIPPED = 2
 _MEDIAN_OF_ABSOLUTES = 0.6745  # of a normal distribution of deviation 1
 
 
@@ -30,8 +33,10 @@ def noise_sigma(colors: Pixels) -> float:
     )
     diagonal, mean = np.abs(a - b - c + d) / 2, (a + b + c + d) / 4
     middle = diagonal[(mean > _MIDDLE[0]) & (mean < _MIDDLE[1])]
-    used = middle if middle.size >= _LEAST_BLOCKS else diagonal
-    return min(MAX_SIGMA, float(np.median(used)) / _MEDIAN_OF_ABSOLUTES / 255)
+    median = float(np.median(diagonal))
+    if middle.size >= _LEAST_BLOCKS:
+        median = min(float(np.median(middle)), _MOST_CLIPPED * median)
+    return min(MAX_SIGMA, median / _MEDIAN_OF_ABSOLUTES / 255)
 
 
 def unclipped(sigma: float) -> Pixels:

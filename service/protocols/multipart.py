@@ -59,6 +59,8 @@ class PartReader:
             async for _ in self._pieces:  # what follows the last part means nothing
                 pass
             return None
+        if self._buffer.startswith(b"\n"):
+            raise BadInput("expected lines of a form that end in CR LF, got LF alone")
         no_boundary = "expected no line that begins with the boundary inside a part, got one"
         if (await self._until(b"\r\n", MAX_PADDING_BYTES, no_boundary)).strip(b" \t"):
             raise BadInput(no_boundary)

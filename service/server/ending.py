@@ -19,7 +19,7 @@ from uvicorn.protocols.http.httptools_impl import (
 from uvicorn.server import ServerState
 
 from service.errors import DeadlinePassed, VitrineError
-from service.protocols.request import Request
+from service.protocols.request import Request, declared_length
 from service.protocols.response import Response
 from service.server.dispatch import Dispatcher
 from service.server.linger import Linger
@@ -222,8 +222,7 @@ class Ending(HttpToolsProtocol):
 
 def is_long(headers: dict[bytes, bytes]) -> bool:
     """Whether a body is too long to be let through unread, or may be."""
-    length = headers.get(b"content-length", b"0")
-    return b"transfer-encoding" in headers or int(length) > MAX_UNREAD_BYTES
+    return b"transfer-encoding" in headers or declared_length(headers) > MAX_UNREAD_BYTES
 
 
 async def _nothing() -> Message:

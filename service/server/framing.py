@@ -11,6 +11,7 @@ import httptools
 
 from service.errors import BadInput, HeadTooLarge, NotSupported, TooSlow, VitrineError
 from service.server.ending import Ending
+from service.server.head import check_head
 
 MAX_HEAD_BYTES = 65_536
 
@@ -31,6 +32,8 @@ class Framing(Ending):
     """Whether the head may be too long."""
     _has_coding = False
     """Whether it has a Transfer-Encoding."""
+    _hosts = 0
+    """How many headers Host it has."""
     _keeps_alive = True
     """Whether the client may send another request after this one."""
     _head: list[tuple[bytes, bytes]]
@@ -100,12 +103,11 @@ class Framing(Ending):
         else:  # perhaps it is we who have not read on
             self._wait(self._timeout_s, self._on_slow_head)
 
-    def timeout_keep_alive_handler(self) -> None:
-        """Close, or say that a head began to arrive while another request was answered."""
-        if self._in_head:
-            self._on_slow_head()
-        else:
-            super().timeout_keep_alive_handler()
+    def on_response_complete(self) -> None:
+        """Go on; a head that began to arrive meanwhile has no longer than any other."""
+        super().on_response_complete()
+        if self._in_head and self.timeout_keep_alive_task is not None:
+            self._wait(self._timeout_s, self._on_slow_head)
 
     def on_message_begin(self) -> None:
         """A head begins."""
@@ -113,12 +115,15 @@ class Framing(Ending):
         self.url = b""
         self.headers = []
         self.expect_100_continue = self._has_coding = False
+        self._hosts = 0
         self._in_head = self._made_progress = True
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Keep a header, its name in lower case."""
         name = name.lower()
-        if name == b"transfer-encoding":
+        if name == b"host":
+            self._hosts += 1
+        elif name == b"transfer-encoding":
             self._has_coding = True
         elif name == b"expect" and value.lower() == b"100-continue":
             self.expect_100_continue = True
@@ -130,7 +135,7 @@ class Framing(Ending):
             raise BadInput("expected no request on a connection that ends")
         self._unset_keepalive_if_required()
         version = self.parser.get_http_version()
-        if self._has_coding or self._measures_head or version != "1.1":
+        if self._has_coding or self._measures_head or version != "1.1" or self._hosts != 1:
             self._check_head(version)
         self._keeps_alive = version == "1.1" and self.parser.should_keep_alive()
         self._head, self.headers = self.headers, _NO_TRAILERS
@@ -144,14 +149,7 @@ class Framing(Ending):
             raise HeadTooLarge(
                 f"expected headers of at most {MAX_HEAD_BYTES} bytes, got {length} bytes"
             )
-        if version not in ("1.0", "1.1"):
-            raise BadInput(f"expected HTTP/1.1 or HTTP/1.0, got HTTP/{version}")
-        codings = [value.lower() for name, value in self.headers if name == b"transfer-encoding"]
-        if codings and version == "1.0":  # RFC 9112, section 6.1
-            raise BadInput("expected Content-Length with HTTP/1.0, got Transfer-Encoding")
-        if codings and codings != [b"chunked"]:
-            came = codings[0].decode("latin-1")
-            raise BadInput(f"expected Transfer-Encoding chunked, got {came!r:.80}")
+        check_head(version, self.headers)
 
     def _begin_cycle(self) -> None:
         """Let uvicorn begin to answer the request whose head has arrived: through ASGI."""

@@ -8,11 +8,12 @@ from collections.abc import Callable
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from service.errors import NotSupported, Unavailable, UnknownRoute, VitrineError
+from service.errors import BadInput, NotSupported, Unavailable, UnknownRoute, VitrineError
 from service.protocols import health
 from service.protocols.request import Request, request_id
 from service.protocols.response import error_response
 from service.server.app import App
+from service.server.head import check_head
 from service.telemetry import tracing
 
 
@@ -34,21 +35,26 @@ class Front:
         if scope["type"] == "websocket":
             error = UnknownRoute("expected an HTTP request, got a WebSocket")
             await _deny(error, scope, send, "websocket.http")
-        elif self._inner is not None and _asks_for_another_protocol(scope):
-            error = NotSupported("expected plain HTTP/1.1, got a request for an upgrade")
-            await _deny(error, scope, send, "http", closes=True)
+        elif self._inner is not None and (unusable := _unusable(scope)) is not None:
+            await _deny(unusable, scope, send, "http", closes=True)
         elif app is None:
             await _deny(Unavailable("not ready"), scope, send, "http")
         else:
             await _answer(app, Request(scope, receive), send)
 
 
-def _asks_for_another_protocol(scope: Scope) -> bool:
-    """Whether uvicorn's own connection has ended a request at its head, and drops its body.
+def _unusable(scope: Scope) -> VitrineError | None:
+    """Why uvicorn's own connection may not go on after a request; `Connection` sees to it itself.
 
-    What comes later it takes for the next request, so no answer may leave the connection open.
+    uvicorn ends a request for an upgrade at its head, and takes its body for the next request.
     """
-    return scope["method"] == "CONNECT" or any(name == b"upgrade" for name, _ in scope["headers"])
+    if scope["method"] == "CONNECT" or any(name == b"upgrade" for name, _ in scope["headers"]):
+        return NotSupported("expected plain HTTP/1.1, got a request for an upgrade")
+    try:
+        check_head(scope["http_version"], scope["headers"])
+    except BadInput as error:
+        return error
+    return None
 
 
 async def _deny(

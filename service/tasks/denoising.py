@@ -14,7 +14,7 @@ from service.errors import BadInput, TooLarge
 from service.part import Part
 from service.pixels.decode import unpack
 from service.pixels.depth import SIXTEEN_BIT_MODES
-from service.pixels.luma import SHRINK, Chroma, brightness, is_grey, shrunk
+from service.pixels.luma import SHRINK, Chroma, brightness, detail, is_grey, shrunk
 from service.pixels.noise import noise_sigma, unclipped
 from service.pixels.preprocess import Floats, Pixels, scale, separate, to_pixels
 from service.pixels.spec import Input, KeepSize, Scale, Tiling
@@ -193,9 +193,11 @@ class Denoising(PiecewiseTask[Picture, Pixels]):
         table = unclipped(sigma)
         clean = np.empty_like(colors)
         for tile in cut(colors.shape[0], colors.shape[1], self._tiling):
-            bright = brightness(colors[tile.outer])[np.newaxis, ..., np.newaxis]
-            output = yield from self._predict(bright)
+            noisy = colors[tile.outer]
+            bright = brightness(noisy)
+            output = yield from self._predict(bright[np.newaxis, ..., np.newaxis])
             joined = chroma.added_to(output[0, *tile.crop, 0], *tile.inner)
+            joined += detail(noisy, chroma.added_to(bright, *tile.outer), sigma)[tile.crop]
             clean[tile.inner] = table[to_pixels(joined)]
         return clean
 

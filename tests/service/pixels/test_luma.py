@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from service.pixels.luma import SHRINK, Chroma, brightness, is_grey, shrunk
+from service.pixels.luma import SHRINK, Chroma, brightness, detail, is_grey, shrunk
 from service.pixels.preprocess import Floats, Pixels, scale
 from service.pixels.spec import Scale
 from tests.drawing import noise, pixels
@@ -65,3 +65,18 @@ def test_one_pixel_of_colour_is_seen(height: int, width: int) -> None:
     assert is_grey(colors)
     colors[-1, -1, 1] ^= 1
     assert not is_grey(colors)
+
+
+@pytest.mark.parametrize(("height", "width"), SIZES)
+def test_without_noise_the_colours_are_the_images_own(height: int, width: int) -> None:
+    colors = colors_of(height, width)
+    joined = whole(brightness(colors), chroma_of(colors))
+    np.testing.assert_allclose((joined + detail(colors, joined, 0.0)) * 255, colors, atol=1e-3)
+
+
+def test_of_noise_alone_little_is_kept() -> None:
+    sigma = 0.1
+    noise_alone = 0.5 + sigma * np.random.default_rng(0).standard_normal((200, 200, 3))
+    colors = np.rint(np.clip(noise_alone, 0, 1) * 255).astype(np.uint8)
+    joined = whole(brightness(colors), chroma_of(colors))
+    assert detail(colors, joined, sigma).std() < 0.2 * sigma

@@ -35,6 +35,12 @@ def test_noise_is_measured_where_it_is_not_clipped() -> None:
     assert noise_sigma(image) == pytest.approx(0.2, rel=0.15)
 
 
+def test_edges_of_a_drawing_on_white_are_no_noise() -> None:
+    image = noisy(1, 0)
+    image[::8, ::8] = 0
+    assert noise_sigma(image) == 0
+
+
 @pytest.mark.parametrize("size", [(2, 2), (3, 5), (8, 8), (9, 4000)])
 def test_image_of_any_size_has_a_sigma_of_at_most_half(size: tuple[int, int]) -> None:
     random = np.random.default_rng(0)

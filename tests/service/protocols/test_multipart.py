@@ -177,3 +177,10 @@ def test_no_body_makes_reading_slow(body: bytes) -> None:
     with contextlib.suppress(RequestError):
         read(*pieces)
     assert time.process_time() - began < PATIENCE_S
+
+
+def test_lines_that_end_in_lf_alone_are_named() -> None:
+    lines = part() + b"--xyz--\r\n"
+    assert error_of(lines.replace(b"\r\n", b"\n")) == (
+        "expected lines of a form that end in CR LF, got LF alone"
+    )

@@ -128,8 +128,9 @@ def test_empty_lines_do_not_keep_a_connection_open(run: Run, wire: Wire) -> None
 
 
 @pytest.mark.parametrize("first", [b"", NEXT], ids=["first", "second"])
-def test_headers_that_dribble_in_are_408(run: Run, wire: Wire, first: bytes) -> None:
+def test_headers_that_dribble_in_are_408(run: Run, app: App, first: bytes) -> None:
     async def main() -> None:
+        wire = Wire(app, TIMEOUT_S, keep_alive_s=2 * PATIENCE_S)
         async with client(wire) as ours, asyncio.TaskGroup() as group:
             group.create_task(dribble(ours, iter([first + NEXT[:-2], *[b"x"] * 10_000])))
             came = await read_all(ours)

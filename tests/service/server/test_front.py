@@ -45,10 +45,12 @@ async def run(
     sent: list[Message] = []
     scope = {
         "type": kind,
+        "http_version": "1.1",
         "method": "POST",
         "path": path,
         "query_string": b"",
         "headers": [
+            (b"host", b"x"),
             (b"x-request-id", b"mine"),
             (b"content-type", b"application/vnd.bentoml+pickle"),
             *fields,

@@ -38,6 +38,12 @@ FRAMED = {
     "lengths that agree": (head(LENGTH, LENGTH) + SAMPLE + SMUGGLED, [400]),
     "folded header": (head("X: y\r\n z", LENGTH) + SAMPLE + SMUGGLED, [400]),
     "bare LF": (head("X: y\nZ: z", LENGTH) + SAMPLE + SMUGGLED, [400]),
+    "length with many zeros": (head(f"Content-Length: {'0' * 5000}3") + b"abc" + LAST, [415, 200]),
+    "no Host": (head(LENGTH).replace(b"Host: x\r\n", b"") + SAMPLE + SMUGGLED, [400]),
+    "two Hosts": (head("Host: y", LENGTH) + SAMPLE + SMUGGLED, [400]),
+    "another version": (head(LENGTH, version="0.9") + SAMPLE + SMUGGLED, [400]),
+    "another coding before": (head("Transfer-Encoding: gzip, chunked") + CHUNKS + SMUGGLED, [400]),
+    "coding with HTTP/1.0": (head(CHUNKED, version="1.0") + CHUNKS + SMUGGLED, [400]),
     "another coding": (head("Transfer-Encoding: gzip") + SMUGGLED, [400]),
     "broken chunk": (head(CHUNKED) + b"nonsense\r\n" + SMUGGLED, [400]),
 }

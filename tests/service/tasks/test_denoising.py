@@ -268,6 +268,20 @@ def test_colours_are_the_networks_where_noise_is_strong_and_the_images_where_the
     assert (np.ptp(means) < 2) == is_of_the_network
 
 
+@pytest.mark.parametrize(("sigma", "is_within"), [(0.0, 2), (0.1, 75)])
+@pytest.mark.parametrize(
+    ("paper", "ink"), [("white", "red"), ("white", "yellow"), ("black", "blue")]
+)
+def test_thin_line_keeps_its_colour(sigma: float, is_within: int, paper: str, ink: str) -> None:
+    drawn = Image.new("RGB", (128, 128), paper)
+    for x in range(10, 128, 16):
+        drawn.paste(ink, (x, 0, x + 1, 128))
+    noisy = pixels(drawn) / 255 + sigma * np.random.default_rng(0).standard_normal((128, 128, 3))
+    image = Image.fromarray(np.rint(np.clip(noisy, 0, 1) * 255).astype(np.uint8))
+    came = pixels(answered(denoiser(), image, unchanged))[:, 10].mean(0)
+    assert np.abs(came - pixels(drawn)[0, 10]).max() <= is_within
+
+
 def test_grey_stored_as_colour_is_answered_as_grey_is() -> None:
     task, image = denoiser(), noise(70, 50, 1)
     plain, stored_as_rgb = (answered(task, each, blurred) for each in (image, image.convert("RGB")))
