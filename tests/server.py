@@ -129,7 +129,7 @@ def serve(
     return running(command, folder, port, **settings)
 
 
-def comes_true(holds: Callable[[], bool], within_s: float = 30) -> bool:
+def come_true(holds: Callable[[], bool], within_s: float = 30) -> bool:
     """Whether a condition holds, now or after a while; the time is reached only in a failure."""
     deadline = time.monotonic() + within_s
     while not holds():

@@ -17,7 +17,7 @@ from PIL import Image
 
 from tests.drawing import encode, gradient, noise
 from tests.exposition import parsed, value
-from tests.server import Server, comes_true, serve
+from tests.server import Server, come_true, serve
 
 MIB = 2**20
 HANGS_S = 90
@@ -157,9 +157,9 @@ def test_worst_mix_stays_within_the_budget_and_no_worker_dies(mix: Mix, tmp_path
         assert peak.highest - before < mix.budget_bytes + beside, statuses
         assert metric(server, "vitrine_worker_starts_total") == started
         assert all(worker.is_running() for worker in peak.workers)
-        assert comes_true(lambda: metric(server, USED, part="bodies") == 0)
-        assert comes_true(lambda: metric(server, USED, part="images") == 0)
-        assert comes_true(lambda: peak.now() < 1.15 * before), (peak.now(), before)
+        assert come_true(lambda: metric(server, USED, part="bodies") == 0)
+        assert come_true(lambda: metric(server, USED, part="images") == 0)
+        assert come_true(lambda: peak.now() < 1.15 * before), (peak.now(), before)
 
 
 def metric(server: Server, name: str, **labels: str) -> float:

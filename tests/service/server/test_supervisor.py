@@ -20,7 +20,7 @@ import psutil
 import pytest
 
 from tests.exposition import Series, parsed, value
-from tests.server import CHECKOUT, Server, comes_true, command, environment, free_port, serve
+from tests.server import CHECKOUT, Server, come_true, command, environment, free_port, serve
 from tests.service.protocols.test_native import PNG, SAMPLE
 
 MODEL = "fashion-mnist-mlp"
@@ -103,7 +103,7 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 @pytest.fixture
 def idle_pair(pair: Server) -> Server:
-    assert comes_true(lambda: set(held_connections(pair).values()) == {0})
+    assert come_true(lambda: set(held_connections(pair).values()) == {0})
     return pair
 
 
@@ -123,7 +123,7 @@ def test_new_connections_go_to_the_worker_with_the_fewest(idle_pair: Server) -> 
         for connection in first:
             if owner(idle_pair, connection) == emptied:
                 connection.close()
-        assert comes_true(lambda: held_connections(idle_pair)[emptied] == 0)
+        assert come_true(lambda: held_connections(idle_pair)[emptied] == 0)
         with connected(idle_pair, 4) as later:
             assert {owner(idle_pair, connection) for connection in later} == {emptied}
 
@@ -133,7 +133,7 @@ def test_connection_without_a_request_goes_to_a_worker_too(idle_pair: Server) ->
     with contextlib.ExitStack() as stack:
         for _ in range(4):
             stack.enter_context(socket.create_connection((url.host, url.port)))
-        assert comes_true(lambda: list(held_connections(idle_pair).values()) == [2, 2])
+        assert come_true(lambda: list(held_connections(idle_pair).values()) == [2, 2])
 
 
 def test_worker_that_is_killed_is_replaced_and_its_counts_are_kept(tmp_path: Path) -> None:
@@ -141,7 +141,7 @@ def test_worker_that_is_killed_is_replaced_and_its_counts_are_kept(tmp_path: Pat
         assert [ask(server) for _ in range(10)] == [200] * 10
         before = workers(server)
         os.kill(before[0], signal.SIGKILL)
-        assert comes_true(lambda: len(set(workers(server)) - set(before)) == 1)
+        assert come_true(lambda: len(set(workers(server)) - set(before)) == 1)
         # One worker answers alone until the other is ready.
         assert [ask(server) for _ in range(10)] == [200] * 10
 
@@ -149,7 +149,7 @@ def test_worker_that_is_killed_is_replaced_and_its_counts_are_kept(tmp_path: Pat
             with connected(server, 2):
                 return list(held_connections(server).values()) == [1, 1]
 
-        assert comes_true(new_worker_answers)
+        assert come_true(new_worker_answers)
         assert [ask(server) for _ in range(10)] == [200] * 10
         after = metrics(server)
         assert server.stop(signal.SIGTERM) == 0
@@ -164,8 +164,8 @@ def test_death_of_a_worker_is_logged(tmp_path: Path) -> None:
     with serve(tmp_path, models=MODEL, workers=1, log_format="json") as server:
         (killed,) = workers(server)
         os.kill(killed, signal.SIGKILL)
-        assert comes_true(lambda: workers(server) not in ([], [killed]))
-        assert comes_true(
+        assert come_true(lambda: workers(server) not in ([], [killed]))
+        assert come_true(
             lambda: '"worker ended with exit code -9", "worker": 0' in server.log.read_text()
         )
         assert server.stop() == 0
@@ -234,7 +234,7 @@ def test_port_that_another_process_takes_during_the_start_stops_it_with_one_line
         port: int = other.getsockname()[1]
         with started(tmp_path, port, workers=1) as start:
             process = psutil.Process(start.process.pid)
-            assert comes_true(lambda: process.children() != [])
+            assert come_true(lambda: process.children() != [])
             other.listen()  # the worker has yet to load its models
             assert start.process.wait(PATIENCE_S) == 1
             *_, last = start.log.read_text().splitlines()
@@ -323,7 +323,7 @@ def test_server_that_is_killed_leaves_no_worker_behind(tmp_path: Path) -> None:
         server.process.kill()
         server.process.wait()
         try:
-            assert comes_true(lambda: not any(map(runs, left)))
+            assert come_true(lambda: not any(map(runs, left)))
         finally:
             for pid in filter(runs, left):
                 os.kill(pid, signal.SIGKILL)
@@ -332,7 +332,7 @@ def test_server_that_is_killed_leaves_no_worker_behind(tmp_path: Path) -> None:
 def test_server_that_is_stopped_before_it_is_ready_ends(tmp_path: Path) -> None:
     with started(tmp_path, free_port(), workers=2) as start:
         process = psutil.Process(start.process.pid)
-        assert comes_true(lambda: len(process.children()) == 2)
+        assert come_true(lambda: len(process.children()) == 2)
         start.process.send_signal(signal.SIGTERM)
         assert start.process.wait(PATIENCE_S) == 0
         assert "Traceback" not in start.log.read_text()
@@ -356,7 +356,7 @@ def test_two_servers_do_not_share_metrics(tmp_path: Path) -> None:
 
 def test_port_0_takes_a_free_port(tmp_path: Path) -> None:
     with started(tmp_path, 0, models=MODEL, workers=1) as start:
-        assert comes_true(lambda: "Listening on" in start.log.read_text())
+        assert come_true(lambda: "Listening on" in start.log.read_text())
         address = re.search(r"Listening on (\S+)", start.log.read_text())
         assert address is not None
         assert httpx.get(f"{address[1]}/readyz").status_code == 200
@@ -387,7 +387,7 @@ def test_worker_that_is_stopped_loses_no_request(tmp_path: Path) -> None:
         os.kill(ending, signal.SIGTERM)
         while runs(ending):
             assert ask(server) == 200
-        assert comes_true(lambda: len(workers(server)) == 2)
+        assert come_true(lambda: len(workers(server)) == 2)
         assert server.stop(signal.SIGTERM) == 0
 
 
@@ -412,11 +412,11 @@ def test_sighup_lets_every_worker_read_its_tokens_again(tmp_path: Path) -> None:
         assert (statuses(server, "old"), statuses(server, "new")) == ({200}, {401})
         file.write_text(tokens_of("new"))
         server.process.send_signal(signal.SIGHUP)
-        assert comes_true(lambda: statuses(server, "old") == {401})
+        assert come_true(lambda: statuses(server, "old") == {401})
         assert statuses(server, "new") == {200}
         file.write_text("not a digest\n")
         server.process.send_signal(signal.SIGHUP)
-        assert comes_true(lambda: server.log.read_text().count(f"{file}, line 1") == 2)
+        assert come_true(lambda: server.log.read_text().count(f"{file}, line 1") == 2)
         assert statuses(server, "new") == {200}
         assert workers(server) == before
         assert server.stop(signal.SIGTERM) == 0
@@ -427,17 +427,17 @@ def test_sighup_while_a_worker_loads_is_heeded_once_it_serves(tmp_path: Path) ->
     file.write_text(tokens_of("old"))
     port = free_port()
     with started(tmp_path, port, workers=1, api_tokens_file=file) as start:  # with all models
-        assert comes_true(lambda: " loaded " in start.log.read_text())
+        assert come_true(lambda: " loaded " in start.log.read_text())
         file.write_text(tokens_of("new"))
         start.process.send_signal(signal.SIGHUP)
-        assert comes_true(lambda: "Listening on" in start.log.read_text())
+        assert come_true(lambda: "Listening on" in start.log.read_text())
         server = Server(f"http://127.0.0.1:{port}", start.process, start.log)
-        assert comes_true(lambda: statuses(server, "new") == {200})
+        assert come_true(lambda: statuses(server, "new") == {200})
 
 
 def test_connections_wait_while_the_only_worker_is_replaced(tmp_path: Path) -> None:
     with serve(tmp_path, models=MODEL, workers=1) as server:
         (only,) = workers(server)
         os.kill(only, signal.SIGKILL)
-        assert comes_true(lambda: not runs(only))
+        assert come_true(lambda: not runs(only))
         assert ask(server) == 200

@@ -33,7 +33,7 @@ from tests.server import (
     CHECKOUT,
     Server,
     bentoml_command,
-    comes_true,
+    come_true,
     command,
     environment,
     free_port,
@@ -208,7 +208,7 @@ def test_sighup_renews_the_certificate_of_new_connections(
         write_files(files.key.parent, ca)
         assert shown_certificate(server, ca) == before
         server.process.send_signal(signal.SIGHUP)
-        assert comes_true(lambda: shown_certificate(server, ca) != before)
+        assert come_true(lambda: shown_certificate(server, ca) != before)
 
 
 # Who gets in.
@@ -247,7 +247,7 @@ def test_certificate_lets_its_client_in(mutual: Server, ca: trustme.CA, path: st
 
 def test_log_names_the_client_by_its_certificate(mutual: Server, ca: trustme.CA) -> None:
     ask(mutual, PREDICT, identity(ca, ca, "camera-8"))
-    assert comes_true(lambda: any(line.get("token") == "camera-8" for line in mutual.log_lines()))
+    assert come_true(lambda: any(line.get("token") == "camera-8" for line in mutual.log_lines()))
 
 
 @pytest.mark.parametrize("bad", ["of another authority", "expired"])
@@ -386,11 +386,11 @@ def test_connections_are_counted_whatever_becomes_of_their_handshake(
         gone.close()
         talking = trust(ca).wrap_socket(good, server_hostname=HOST)
         stack.enter_context(trust(ca).wrap_socket(left, server_hostname=HOST)).close()
-        assert comes_true(lambda: serving.open_connections == 1)
+        assert come_true(lambda: serving.open_connections == 1)
         talking.sendall(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")
         assert talking.recv(65536).startswith(b"HTTP/1.1 200 ")
         talking.close()
-        assert comes_true(lambda: serving.open_connections == 0)
+        assert come_true(lambda: serving.open_connections == 0)
 
 
 def test_server_with_an_open_handshake_and_a_silent_client_ends(
