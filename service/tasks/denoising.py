@@ -20,12 +20,11 @@ from service.pixels.noise import noise_sigma, unclipped
 from service.pixels.preprocess import Floats, Pixels, scale, to_pixels
 from service.pixels.spec import Input, KeepSize, Scale, Tiling
 from service.pixels.tiles import cut, network_pixels, padded
+from service.tasks.piecewise import Pieces, PiecewiseTask
 from service.tasks.task import (
     Answer,
     ImageLimits,
     Options,
-    Pieces,
-    PiecewiseTask,
     ReadImage,
     check_finite,
     only_input,
