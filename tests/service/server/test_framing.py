@@ -170,10 +170,12 @@ def cuts(whole: bytes, step: int) -> Iterator[list[bytes]]:
 
 @pytest.mark.parametrize("step", [7, pytest.param(1, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("target", [FAST, SLOW], ids=["fast", "ASGI"])
-@pytest.mark.parametrize(("sent", "statuses", "ends"), TABLE.values(), ids=TABLE)
+@pytest.mark.parametrize("case", TABLE.values(), ids=TABLE)
 def test_request_is_answered_alike_however_it_is_cut(
-    app: App, target: str, sent: bytes, statuses: list[int], ends: bool, step: int
+    app: App, target: str, case: tuple[bytes, list[int], bool], step: int
 ) -> None:
+    sent, statuses, ends = case
+
     async def main() -> None:
         wire = Wire(app)
         whole = sent.replace(b"TARGET", target.encode())
