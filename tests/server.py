@@ -129,6 +129,16 @@ def serve(
     return running(command, folder, port, **settings)
 
 
+def come_true(holds: Callable[[], bool], within_s: float = 30) -> bool:
+    """Whether a condition holds, now or after a while; the time is reached only in a failure."""
+    deadline = time.monotonic() + within_s
+    while not holds():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.02)
+    return True
+
+
 def wait_until_ready(server: Server) -> None:
     """Return once /readyz is 200; raises RuntimeError, with the log, if that does not come."""
     deadline = time.monotonic() + START_TIMEOUT_S

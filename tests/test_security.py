@@ -42,7 +42,9 @@ def test_no_defence_is_told_of_twice() -> None:
 
 
 def test_every_setting_of_a_limit_or_a_door_is_in_the_table() -> None:
-    doors = re.compile(r"max_(image|images|request)_\w+|\w*tls\w*|\w*token\w*|cors\w*|rate\w*")
+    doors = re.compile(
+        r"max_(image|images|request)_\w+|\w*(tls|token|memory|timeout)\w*|(cors|rate|keep)\w*"
+    )
     wanted = {PREFIX + field.upper() for field in Settings.model_fields if doors.fullmatch(field)}
     assert wanted <= set(code(section(DOCUMENT, "Defences")))
 

@@ -13,7 +13,8 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from service.pixels.preprocess import Pixels, flatten, resize
+from service.pixels.flatten import flatten
+from service.pixels.preprocess import Pixels, resize
 from service.pixels.spec import Input
 from training.data import Labels, reading, require
 from training.errors import DataError

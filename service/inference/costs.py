@@ -4,7 +4,7 @@ from typing import Any
 
 from PIL import Image
 
-from service.tasks.task import PiecewiseTask
+from service.tasks.piecewise import PiecewiseTask
 
 
 class Costs:

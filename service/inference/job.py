@@ -3,7 +3,8 @@
 from typing import Any
 
 from service.engines.engine import Tensors
-from service.tasks.task import PiecewiseTask, Run
+from service.tasks.piecewise import PiecewiseTask
+from service.tasks.task import Run
 
 
 class Unfinished:

@@ -21,7 +21,8 @@ from service.inference.queue import BatchQueue
 from service.inference.warmup import fastest_s, powers_of_two
 from service.pixels.preprocess import Floats
 from service.settings import Settings
-from service.tasks.task import JSON, Answer, Options, PiecewiseTask, Task
+from service.tasks.piecewise import PiecewiseTask
+from service.tasks.task import JSON, Answer, Options, Task
 from service.telemetry.metrics import STAGES, Metrics
 
 GPU_BATCH_SIZE = 32

@@ -10,8 +10,9 @@ from PIL.JpegImagePlugin import JpegImageFile
 from service.errors import BadInput, RequestError, TooLarge, UnsupportedImage
 from service.pixels.avif import check_pictures, first_of_sequence
 from service.pixels.depth import SIXTEEN_BIT_MODES
+from service.pixels.flatten import COVERED
 from service.pixels.formats import FORMATS, foreign_name, format_of, kind_of, misread, why_unread
-from service.pixels.preprocess import COVERED, Floats, preprocess
+from service.pixels.preprocess import Floats, preprocess
 from service.pixels.repair import check_parts, repaired, with_its_palette, without_tail
 from service.pixels.spec import Input
 

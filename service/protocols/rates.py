@@ -15,8 +15,6 @@ BURST_S = 1.0
 """A token that was idle may send at once what it may send in this time, and at least one."""
 # Of an interval: sums of many intervals are not exact.
 _ROUNDING = 0.01
-
-
 # Further ahead than by this is only what a folder has kept from before the machine was started.
 _STALE_S = 60.0
 

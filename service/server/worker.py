@@ -9,6 +9,7 @@ from collections.abc import Callable
 from functools import partial
 
 import uvicorn
+from starlette.types import ASGIApp
 from uvicorn.server import ServerState
 
 from service.errors import StartError
@@ -19,6 +20,7 @@ from service.server.front import Front, traced
 from service.server.heartbeat import beat
 from service.server.process import SharedCounts
 from service.server.tls import CLOSE_TIMEOUT_S, HANDSHAKE_TIMEOUT_S, Tls
+from service.settings import Settings
 from service.telemetry import tracing
 from service.telemetry.log import logger
 
@@ -139,18 +141,6 @@ def run_worker(
         message = f"cannot start: {error}" if isinstance(error, OSError) else str(error)
         channel.sendall(message.encode())
         raise SystemExit(1) from error
-    config = uvicorn.Config(
-        asgi,
-        http="httptools",
-        ws="none",
-        lifespan="off",
-        log_config=None,
-        access_log=False,
-        proxy_headers=False,
-        server_header=False,
-        timeout_keep_alive=app.settings.keep_alive_s,  # type: ignore[arg-type]  # for call_later
-        timeout_graceful_shutdown=math.ceil(app.settings.request_timeout_s) + STOP_MARGIN_S,
-    )
     make_connection = partial(
         Connection,
         dispatcher=app.dispatcher,
@@ -159,7 +149,7 @@ def run_worker(
     )
     try:
         ChannelServer(
-            config,
+            _config(asgi, app.settings),
             make_connection,
             channel,
             on_failed=count_closed,
@@ -170,3 +160,19 @@ def run_worker(
     finally:
         app.close()
         tracing.close()
+
+
+def _config(asgi: ASGIApp, settings: Settings) -> uvicorn.Config:
+    """How uvicorn serves: without its logs, its header Server, and WebSockets."""
+    return uvicorn.Config(
+        asgi,
+        http="httptools",
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+        timeout_keep_alive=settings.keep_alive_s,  # type: ignore[arg-type]  # for call_later
+        timeout_graceful_shutdown=math.ceil(settings.request_timeout_s) + STOP_MARGIN_S,
+    )

@@ -14,17 +14,17 @@ from service.errors import BadInput, TooLarge
 from service.part import Part
 from service.pixels.decode import unpack
 from service.pixels.depth import SIXTEEN_BIT_MODES
+from service.pixels.flatten import separate
 from service.pixels.luma import SHRINK, Chroma, brightness, detail, is_grey, shrunk
 from service.pixels.noise import noise_sigma, unclipped
-from service.pixels.preprocess import Floats, Pixels, scale, separate, to_pixels
+from service.pixels.preprocess import Floats, Pixels, scale, to_pixels
 from service.pixels.spec import Input, KeepSize, Scale, Tiling
 from service.pixels.tiles import cut, network_pixels, padded
+from service.tasks.piecewise import Pieces, PiecewiseTask
 from service.tasks.task import (
     Answer,
     ImageLimits,
     Options,
-    Pieces,
-    PiecewiseTask,
     ReadImage,
     check_finite,
     only_input,

@@ -2,7 +2,7 @@
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from io import BytesIO
 from typing import Any, ClassVar, Generic, NamedTuple, Protocol, TypeVar
 
@@ -22,8 +22,6 @@ Item = TypeVar("Item")
 Output = TypeVar("Output")
 Run = Callable[[Tensors], Mapping[str, Floats]]
 """The engine's `predict`."""
-Pieces = Generator[Tensors, Mapping[str, Floats], Output]
-"""Yields the input of each call of the engine, is sent its outputs, and returns the item's."""
 ReadImage = Callable[[str], Image.Image]
 """Opens one of the artifact's own images."""
 
@@ -200,41 +198,6 @@ class ImageTask(Task[Floats, dict[str, Floats]]):
         batch = np.stack(items) if len(items) > 1 else items[0][np.newaxis]
         outputs = run({self._input: batch})
         return [{key: rows[i] for key, rows in outputs.items()} for i in range(len(items))]
-
-
-class PiecewiseTask(Task[Item, Output]):
-    """A task whose items differ in size: each is computed by itself, in pieces of bounded size.
-
-    Between two pieces an item whose caller has gone is dropped, and a small one has its turn.
-    """
-
-    batches = False
-
-    @abstractmethod
-    def pieces(self, item: Item) -> Pieces[Output]:
-        """Compute one item."""
-
-    @abstractmethod
-    def work(self, item: Item) -> int:
-        """Numbers that the network is given for an item: its time is proportional to them."""
-
-    @abstractmethod
-    def expected_work(self, image: Image.Image) -> int:
-        """The most that `work` will be for an opened image, before it is unpacked."""
-
-    def compute(self, items: Sequence[Item], run: Run) -> Sequence[Output]:
-        """Each item by itself, without a pause."""
-        return [_finished(self.pieces(item), run) for item in items]
-
-
-def _finished(pieces: Pieces[Output], run: Run) -> Output:
-    try:
-        batch = next(pieces)
-        while True:
-            batch = pieces.send(run(batch))
-    except StopIteration as end:
-        output: Output = end.value
-        return output
 
 
 def only_input(tensors: Tensors, name: str) -> Floats:

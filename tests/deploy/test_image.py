@@ -15,6 +15,7 @@ import pytest
 from PIL import Image, ImageChops
 
 from service.artifacts.manifest import read_manifest
+from service.pixels.formats import FORMATS
 from service.tasks import TASKS
 from service.tasks.classification import ExpectedLabel
 from service.tasks.denoising import ExpectedImage
@@ -29,6 +30,7 @@ from tests.deploy.image import (
     serving,
     size_mb,
 )
+from tests.drawing import encode, gradient
 from tests.programs import program
 from tests.server import CHECKOUT, free_port
 
@@ -192,6 +194,16 @@ def difference(
     top = answer.json()["predictions"][0]["top"]
     probability = next(score["probability"] for score in top if score["label"] == expected.label)
     return abs(float(probability) - expected.probability)
+
+
+@pytest.mark.parametrize("image_format", FORMATS)
+def test_every_format_is_read(container: Container, image_format: str) -> None:
+    answer = container.client.post(
+        "/v1/models/fashion-mnist:predict",
+        content=encode(gradient(64, 64), image_format),
+        headers={"Content-Type": "application/octet-stream"},
+    )
+    assert answer.status_code == httpx.codes.OK, answer.text
 
 
 def test_pages_and_metrics(container: Container) -> None:

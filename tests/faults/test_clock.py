@@ -11,8 +11,8 @@ import pytest
 from tests.exposition import value
 from tests.faults.load import MODEL, Load, running_load
 from tests.programs import program
-from tests.server import CHECKOUT, Server, command, running
-from tests.service.server.test_supervisor import ask, come_true, metrics, workers
+from tests.server import CHECKOUT, Server, come_true, command, running
+from tests.service.server.test_supervisor import ask, metrics, workers
 
 CLIENTS = 4
 DAY = 86_400

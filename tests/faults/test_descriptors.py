@@ -17,17 +17,9 @@ import pytest
 
 from service.server.acceptor import RESERVED_FILES
 from tests.faults.figures import show
-from tests.server import Server, command, running, serve
+from tests.server import Server, come_true, command, running, serve
 from tests.service.protocols.test_native import PNG, SAMPLE
-from tests.service.server.test_supervisor import (
-    MODEL,
-    PATIENCE_S,
-    PREDICT,
-    ask,
-    come_true,
-    connect,
-    workers,
-)
+from tests.service.server.test_supervisor import MODEL, PATIENCE_S, PREDICT, ask, connect, workers
 
 pytestmark = pytest.mark.slow
 

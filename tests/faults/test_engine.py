@@ -7,8 +7,8 @@ import pytest
 
 from tests.exposition import value
 from tests.faults.load import Load, running_load
-from tests.server import serve
-from tests.service.server.test_supervisor import MODEL, ask, come_true, metrics
+from tests.server import come_true, serve
+from tests.service.server.test_supervisor import MODEL, ask, metrics
 
 FAILS_WHILE = "FAILS_WHILE"  # as the plug-in says, which must not be imported here
 REQUESTS = 300

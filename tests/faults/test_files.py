@@ -16,6 +16,7 @@ from tests.faults.figures import show
 from tests.server import (
     CHECKOUT,
     Server,
+    come_true,
     command,
     environment,
     free_port,
@@ -24,7 +25,7 @@ from tests.server import (
     wait_until_ready,
 )
 from tests.service.protocols.test_native import upload
-from tests.service.server.test_supervisor import MODEL, ask, come_true, metrics, workers
+from tests.service.server.test_supervisor import MODEL, ask, metrics, workers
 
 NAME = "fashion-mnist"
 PREDICT = f"/v1/models/{NAME}:predict"

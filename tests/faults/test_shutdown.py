@@ -9,8 +9,8 @@ import pytest
 
 from tests.faults.figures import show
 from tests.faults.load import MODEL, PNG, Load, running_load
-from tests.server import Server, free_port, serve
-from tests.service.server.test_supervisor import come_true, connected, runs, workers
+from tests.server import Server, come_true, free_port, serve
+from tests.service.server.test_supervisor import connected, runs, workers
 
 DRAIN_S = 1
 CLIENTS = 4

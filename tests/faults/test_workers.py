@@ -17,10 +17,9 @@ from service.server.supervisor import RESTART_PAUSE_S
 from tests.exposition import value
 from tests.faults.figures import show
 from tests.faults.load import MODEL, Load, running_load
-from tests.server import Server, serve
+from tests.server import Server, come_true, serve
 from tests.service.server.test_supervisor import (
     ask,
-    come_true,
     connected,
     held_connections,
     metrics,

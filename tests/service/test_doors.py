@@ -104,7 +104,9 @@ def under_bentoml(tmp_path_factory: pytest.TempPathFactory, shop: str) -> Iterat
         yield server
 
 
-@pytest.fixture(scope="module", params=["ours", "under_bentoml"])
+@pytest.fixture(
+    scope="module", params=["ours", pytest.param("under_bentoml", marks=pytest.mark.slow)]
+)
 def guarded(request: pytest.FixtureRequest) -> Server:
     """Each of the two servers."""
     server: Server = request.getfixturevalue(request.param)

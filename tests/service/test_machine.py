@@ -1,5 +1,7 @@
+import errno
 import os
 import resource
+import subprocess
 import sys
 import threading
 from collections.abc import Iterator
@@ -18,6 +20,7 @@ from service.machine import (
     raise_open_files_limit,
     yield_to_the_event_loop,
 )
+from tests.server import CHECKOUT
 
 
 @pytest.mark.parametrize("name", ["nvidia0", "nvidiactl", "nvhost-gpu", "dxg", "kfd", "accel0"])
@@ -78,7 +81,28 @@ def test_a_thread_that_computes_gives_way_to_the_event_loop() -> None:
         return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
 
     with ThreadPoolExecutor(1, initializer=yield_to_the_event_loop) as computing:
-        assert computing.submit(niceness).result() == niceness() + COMPUTE_NICE
+        assert computing.submit(niceness).result() == min(19, niceness() + COMPUTE_NICE)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has priorities by thread")
+def test_server_that_is_started_with_nice_computes_with_less_priority_still() -> None:
+    look = (
+        "from service.machine import yield_to_the_event_loop as lower; lower(); "
+        "import os; print(os.getpriority(os.PRIO_PROCESS, 0))"
+    )
+    started = ["nice", "-n", "19", sys.executable, "-c", look]
+    assert subprocess.run(started, cwd=CHECKOUT, capture_output=True, check=True).stdout == b"19\n"
+
+
+def test_sandbox_that_forbids_priorities_does_not_stop_serving(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def forbidden(_: int) -> int:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "nice", forbidden)
+    with ThreadPoolExecutor(1, initializer=yield_to_the_event_loop) as computing:
+        assert computing.submit(int).result() == 0
 
 
 @pytest.fixture

@@ -126,6 +126,7 @@ def test_folder_without_a_model_does_not_verify(tmp_path: Path, keys: tuple[Path
     assert not verified(tmp_path, keys[1])
 
 
+@pytest.mark.slow
 def test_verifying_takes_nothing_that_trains(signed: Path, keys: tuple[Path, Path]) -> None:
     program = (
         "import sys\n"
@@ -178,6 +179,7 @@ def test_key_of_another_kind_is_one_line_that_does_not_show_it(
     assert "sesame" not in line
 
 
+@pytest.mark.slow
 def test_without_the_extra_the_command_says_what_to_install(
     artifact_folder: Path, keys: tuple[Path, Path]
 ) -> None:

@@ -28,6 +28,7 @@ def measured() -> dict[str, tuple[int, int]]:
     return {name: (grown, told) for name, (grown, told) in json.loads(done.stdout).items()}
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="the measurement needs /proc")
 def test_no_image_takes_more_than_the_table_says(measured: dict[str, tuple[int, int]]) -> None:
     beyond = {
@@ -39,6 +40,7 @@ def test_no_image_takes_more_than_the_table_says(measured: dict[str, tuple[int, 
     assert len(measured) > 50
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="the measurement needs /proc")
 def test_table_says_at_most_twice_what_an_image_takes(measured: dict[str, tuple[int, int]]) -> None:
     padded = {

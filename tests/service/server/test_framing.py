@@ -159,25 +159,28 @@ TABLE = {
 }
 
 
-def cuts(whole: bytes) -> Iterator[list[bytes]]:
-    """A request in one piece, byte by byte, and in two pieces."""
+def cuts(whole: bytes, step: int) -> Iterator[list[bytes]]:
+    """A request in one piece, byte by byte, and in two pieces, cut after every `step` bytes."""
     yield [whole]
     if len(whole) < 5000:
         yield [whole[at : at + 1] for at in range(len(whole))]
-        yield from ([whole[:at], whole[at:]] for at in range(1, len(whole), 7))
+        yield from ([whole[:at], whole[at:]] for at in range(1, len(whole), step))
     else:
         yield [whole[at : at + 4999] for at in range(0, len(whole), 4999)]
 
 
+@pytest.mark.parametrize("step", [7, pytest.param(1, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("target", [FAST, SLOW], ids=["fast", "ASGI"])
-@pytest.mark.parametrize(("sent", "statuses", "ends"), TABLE.values(), ids=TABLE)
+@pytest.mark.parametrize("case", TABLE.values(), ids=TABLE)
 def test_request_is_answered_alike_however_it_is_cut(
-    app: App, target: str, sent: bytes, statuses: list[int], ends: bool
+    app: App, target: str, case: tuple[bytes, list[int], bool], step: int
 ) -> None:
+    sent, statuses, ends = case
+
     async def main() -> None:
         wire = Wire(app)
         whole = sent.replace(b"TARGET", target.encode())
-        for pieces in cuts(whole):
+        for pieces in cuts(whole, step):
             transport = await wire.ask(pieces)
             came = answers(transport.written)
             assert [answer.status for answer in came] == statuses, (pieces[:2], came)

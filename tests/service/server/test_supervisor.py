@@ -10,8 +10,7 @@ import socket
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -21,7 +20,7 @@ import psutil
 import pytest
 
 from tests.exposition import Series, parsed, value
-from tests.server import CHECKOUT, Server, command, environment, free_port, serve
+from tests.server import CHECKOUT, Server, come_true, command, environment, free_port, serve
 from tests.service.protocols.test_native import PNG, SAMPLE
 
 MODEL = "fashion-mnist-mlp"
@@ -52,16 +51,6 @@ def held_connections(server: Server) -> dict[int, int]:
         )
         for pid in workers(server)
     }
-
-
-def come_true(holds: Callable[[], bool]) -> bool:
-    """Whether a condition holds, now or after a while."""
-    deadline = time.monotonic() + PATIENCE_S
-    while not holds():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.02)
-    return True
 
 
 def metrics(server: Server) -> Series:

@@ -1,12 +1,13 @@
 """TLS of the launcher: what it is started with, who gets in, and what a bad client costs."""
 
 import contextlib
+import gc
 import signal
 import socket
 import ssl
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
@@ -28,7 +29,16 @@ from service.server.worker import READY, run_worker
 from service.settings import Settings, read_settings
 from tests.certificates import HOST, PAST, Files, identity, trust, write_files
 from tests.logs import kept_log
-from tests.server import CHECKOUT, Server, bentoml_command, command, environment, free_port, serve
+from tests.server import (
+    CHECKOUT,
+    Server,
+    bentoml_command,
+    come_true,
+    command,
+    environment,
+    free_port,
+    serve,
+)
 from tests.service.protocols.test_native import PNG, SAMPLE, upload
 
 MODEL = "fashion-mnist-mlp"
@@ -55,16 +65,6 @@ def mutual(tmp_path_factory: pytest.TempPathFactory, ca: trustme.CA) -> Iterator
     settings = {"models": MODEL, "workers": 2, "log_requests": True, "log_format": "json"}
     with serve(folder, **settings, **known) as server:
         yield server
-
-
-def come_true(holds: Callable[[], bool]) -> bool:
-    """Whether a condition holds, now or after a while."""
-    deadline = time.monotonic() + PATIENCE_S
-    while not holds():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.02)
-    return True
 
 
 def ask(server: Server, path: str, who: ssl.SSLContext) -> httpx.Response:
@@ -358,6 +358,7 @@ def worker(known: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> Iterator[
     monkeypatch.setattr("service.server.worker.HANDSHAKE_TIMEOUT_S", 0.2)
     closed = shared_counts(1)
     load = partial(App, settings(known), 0)
+    gc.collect()  # the child must not collect interpreters of other tests, whose threads it lacks
     started = WorkerProcess(0, closed, lambda n, channel: run_worker(load, n, channel, closed))
     try:
         started.channel.setblocking(True)

@@ -9,7 +9,8 @@ from service.artifacts.manifest import parse_manifest
 from service.errors import BadInput, TooLarge, UnsupportedImage
 from service.settings import Settings
 from service.tasks import TASKS
-from service.tasks.task import JSON, Answer, ImageTask, Options, PiecewiseTask, Task
+from service.tasks.piecewise import PiecewiseTask
+from service.tasks.task import JSON, Answer, ImageTask, Options, Task
 from tests.drawing import encode, gradient
 from tests.service.artifacts.test_manifest import CLASSIFIER, DENOISER
 

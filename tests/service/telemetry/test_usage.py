@@ -12,8 +12,8 @@ import pytest
 from service.machine import cpu_quota
 from service.telemetry.usage import usage_metrics
 from tests.exposition import value
-from tests.server import Server, bentoml_command, command, running
-from tests.service.server.test_supervisor import MODEL, come_true, metrics, runs, workers
+from tests.server import Server, bentoml_command, come_true, command, running
+from tests.service.server.test_supervisor import MODEL, metrics, runs, workers
 
 WORKERS = 2
 
