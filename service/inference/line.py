@@ -32,7 +32,7 @@ class Line(Generic[Entry]):
     def append(self, entry: Entry) -> None:
         """A new item."""
         self.length += 1
-        self._of(entry).append(entry)
+        (self._short if entry.cost_s <= SHORT_S else self._long).append(entry)
 
     def put_back(self, entry: Entry) -> None:
         """An item that was begun and is not finished."""

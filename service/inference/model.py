@@ -92,7 +92,7 @@ class Model:
 
         The largest comes first, so that buffers have grown when the others are timed. Where items
         differ in size there is nothing to plan: each is computed by itself, in the thread. There
-        the last one is timed.
+        the last one is timed, which is of the largest size that the engine gets.
         """
         items = self.task.blank_items()
         if self._costs is not None:
@@ -121,26 +121,23 @@ class Model:
             item, held = await self._decoder.decode(source, call, place)
             self._observe("decode", started, time.perf_counter() - started, call)
         try:
-            return await self._answer(item, options, call)
+            output = await self._predict(item, call)
+            started = time.perf_counter()
+            if self.task.media_type == JSON:
+                answer = self.task.encode(output, item, options)
+            else:
+                answer = await asyncio.to_thread(self.task.encode, output, item, options)
         finally:
             if held is not None:
                 held.release()
-
-    def close(self) -> None:
-        """End the queue's thread."""
-        self._queue.close()
-
-    async def _answer(self, item: Any, options: Options, call: Call) -> Answer:
-        output = await self._predict(item, call)
-        started = time.perf_counter()
-        if self.task.media_type == JSON:
-            answer = self.task.encode(output, item, options)
-        else:
-            answer = await asyncio.to_thread(self.task.encode, output, item, options)
         self._observe("encode", started, time.perf_counter() - started, call)
         for label in answer.labels:
             self._predictions[label].inc()
         return answer
+
+    def close(self) -> None:
+        """End the queue's thread."""
+        self._queue.close()
 
     def _shipped(self, file: str) -> Image.Image:
         path = self._artifact.path(file)

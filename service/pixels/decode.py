@@ -125,7 +125,7 @@ def draft_side(image: Image.Image, spec: Input) -> int | None:
 
 def _shrink(image: Image.Image, spec: Input) -> None:
     """Let libjpeg scale a JPEG down by 2, 4 or 8 while it decodes: fast, and in little memory."""
-    side = draft_side(image, spec)
+    side = draft_side(image, spec) if isinstance(image, JpegImageFile) else None
     if side is not None:
         image.draft(None, (side, side))
 

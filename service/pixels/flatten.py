@@ -14,6 +14,8 @@ _STRIP_PIXELS = 1 << 16
 
 # The area of a GIF's canvas that its first frame covers, where it is not all: in `Image.info`.
 COVERED = "covered"
+# What makes an image of mode L or RGB other than flat, by its names in `Image.info`.
+_CHANGES = frozenset(("icc_profile", "transparency", COVERED))
 
 # EXIF orientation -> the operation that turns the image upright. Pillow's own exif_transpose also
 # rewrites the EXIF data, which fails if they are damaged, and it copies images that are upright.
@@ -47,10 +49,10 @@ def flatten(image: Image.Image, spec: Input) -> Image.Image:
     Beside the image itself it takes 4 bytes a pixel, 1 for grey, and nothing if it is flat already.
     """
     mode = "L" if spec.color == "grey" else "RGB"
-    shown = _shown(image)
     turn = _turn(image)
-    if shown is None and turn is None and not image.has_transparency_data and image.mode == mode:
+    if turn is None and image.mode == mode and _CHANGES.isdisjoint(image.info):
         return image
+    shown = _shown(image)
 
     def paint(rows: Image.Image, top: int) -> tuple[Image.Image]:
         flat = opaque(shown(rows, top) if shown else rows)

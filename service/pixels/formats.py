@@ -65,7 +65,9 @@ _SAMPLE_FORMATS = {2: "signed", 3: "floating point", 5: "complex", 6: "complex"}
 def format_of(data: bytes) -> str | None:
     """The one of FORMATS that the first bytes announce, or None."""
     match = _SIGNATURE.match(data)
-    return None if match is None or _is_heic(data) else match.lastgroup
+    if match is None or (match.lastgroup == "AVIF" and _is_heic(data)):
+        return None
+    return match.lastgroup
 
 
 def foreign_name(data: bytes) -> str | None:

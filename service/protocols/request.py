@@ -104,7 +104,8 @@ class Request:
         declared = declared_length(self.headers)
         if declared > max_bytes:
             raise TooLarge(f"expected an image of at most {max_bytes} bytes, got {declared} bytes")
-        await self._reserve(max_bytes)
+        if declared > SMALL_BYTES:
+            await self._reserve(declared, max_bytes)
         message = await self._next()
         if not message.get("more_body"):
             whole: bytes = message["body"]
@@ -148,7 +149,9 @@ class Request:
             yield piece
 
     async def _pieces(self, max_bytes: int) -> AsyncGenerator[bytes, None]:
-        await self._reserve(max_bytes)
+        declared = declared_length(self.headers)
+        if declared > SMALL_BYTES:
+            await self._reserve(declared, max_bytes)
         received = 0
         more = True
         while more:
@@ -161,13 +164,11 @@ class Request:
             more = message.get("more_body", False)
         self._watch_disconnect()
 
-    async def _reserve(self, max_bytes: int) -> None:
+    async def _reserve(self, declared: int, max_bytes: int) -> None:
         """Wait for memory for a body of declared size before any of it is read."""
-        declared = declared_length(self.headers)
-        if self.share_of_body is None or declared <= SMALL_BYTES:
-            return
-        size = min(declared, max_bytes)  # it is read no further
-        self._held = await self.share_of_body(size).reserve(size, "a body", self.call.is_gone)
+        if self.share_of_body is not None:
+            size = min(declared, max_bytes)  # it is read no further
+            self._held = await self.share_of_body(size).reserve(size, "a body", self.call.is_gone)
 
     def _grow(self, size: int) -> None:
         """Hold memory for so much of a body; one of undeclared size must not wait with its part."""
@@ -219,8 +220,10 @@ def declared_length(headers: dict[bytes, bytes]) -> int:
     The HTTP parser has checked that it is a number below 2**64, but not how many zeros it begins
     with; int() refuses more than 4,300 digits.
     """
-    digits = headers.get(b"content-length", b"").strip().lstrip(b"0")
-    return int(digits) if digits.isdigit() else 0
+    digits = headers.get(b"content-length", b"0")
+    if len(digits) > 20:
+        digits = digits.strip().lstrip(b"0") or b"0"
+    return int(digits)
 
 
 def request_id(headers: dict[bytes, bytes]) -> str:

@@ -15,6 +15,7 @@ from service.tasks.task import JSON
 _NOSNIFF = (b"x-content-type-options", b"nosniff")
 # Of every answer that does not say how long it may be kept.
 _NO_STORE = (b"cache-control", b"no-store")
+_NO_CONTENT = int(HTTPStatus.NO_CONTENT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +45,7 @@ class Response:
     def header_list(self, request_id: str) -> list[tuple[bytes, bytes]]:
         """Its headers as HTTP and ASGI have them."""
         headers = [(b"x-request-id", request_id.encode()), _NOSNIFF]
-        if self.status != HTTPStatus.NO_CONTENT:
+        if self.status != _NO_CONTENT:
             headers.append((b"content-type", self.media_type.encode()))
             headers.append((b"content-length", b"%d" % len(self.body)))
         if "Cache-Control" not in self.headers:

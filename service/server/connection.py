@@ -57,16 +57,14 @@ class Connection(Framing):
         self._on_close()
 
     def on_headers_complete(self) -> None:
-        """Wait for the body of a request with an image, or refuse it; begin to answer any other."""
+        """Wait for the body of a request with an image; begin to answer any other."""
         super().on_headers_complete()
         match = self._fast_match()
         if match is None:
             self._begin_cycle()
             return
         exchange = _Exchange(self._keeps_alive)
-        request = self._request(exchange)
-        if self._dispatcher.has_room(match) or not self._is_refused(match, request, exchange):
-            self._held = match, request, exchange
+        self._held = match, self._request(exchange), exchange
 
     def on_body(self, body: bytes) -> None:
         """Keep the body, if it comes in one piece."""
@@ -107,9 +105,15 @@ class Connection(Framing):
         return None
 
     def _await_rest(self, count: int) -> None:
-        """A request that is not whole yet goes through ASGI."""
+        """A request that is not whole yet goes through ASGI, unless its model is full."""
         if self._held is not None:
-            self._leave_fast_path()
+            match, request, exchange = self._held
+            if self._dispatcher.has_room(match):
+                self._leave_fast_path()
+            else:
+                self._held = None
+                if not self._is_refused(match, request, exchange):
+                    self._begin_held(exchange.body)
         super()._await_rest(count)
 
     def _fail(self, error: VitrineError) -> None:
@@ -122,6 +126,9 @@ class Connection(Framing):
         """Pass what was held back to uvicorn."""
         assert self._held is not None
         body, self._held = self._held[2].body, None
+        self._begin_held(body)
+
+    def _begin_held(self, body: bytes) -> None:
         self._begin_cycle()
         if body:
             super().on_body(body)
@@ -136,8 +143,8 @@ class Connection(Framing):
             return False
         ends = response.closes_connection or not exchange.keep_alive
         if self._in_body:
-            ends = ends or is_long(request.headers)
-            self._ends = self._lingers = ends
+            ends = self._lingers = ends or is_long(request.headers)
+        self._ends = ends
         self._write(response, request, ends=ends)
         exchange.response_complete = True
         self.cycle = self._running = exchange  # type: ignore[assignment]

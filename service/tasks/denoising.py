@@ -142,11 +142,11 @@ class Denoising(PiecewiseTask[Picture, Pixels]):
     def blank_items(self) -> Sequence[Picture]:
         """Two odd sizes, which are padded: after the second one TensorFlow no longer recompiles.
 
-        Then a quarter of a tile, by which the time of all others is estimated: a whole one would
-        take 100 MB of every worker, of those that denoise nothing large, too.
+        Then a whole tile, by which the time of all others is estimated, and after which the memory
+        of the engine grows no more.
         """
-        side = self._tiling.tile // 2
-        sizes = ((61, 35), (45, 83), (side, side))
+        tile = self._tiling.tile
+        sizes = ((61, 35), (45, 83), (tile, tile))
         return [Picture(np.zeros((*size, 1), np.uint8)) for size in sizes]
 
     def work(self, item: Picture) -> int:

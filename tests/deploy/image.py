@@ -39,7 +39,7 @@ mount --make-rprivate /
 mount --bind "$root" "$root"
 mount -o remount,bind,ro "$root"
 mount -t proc proc "$root/proc"
-mount -t tmpfs -o mode=1777,size=64m,noexec,nosuid,nodev tmpfs "$root/tmp"
+mount -t tmpfs -o mode=1777,size=128m,noexec,nosuid,nodev tmpfs "$root/tmp"
 mount -t tmpfs -o mode=755,size=1m tmpfs "$root/dev"
 for device in null zero random urandom; do
     touch "$root/dev/$device"

@@ -330,11 +330,11 @@ def test_each_image_is_computed_by_itself() -> None:
         np.testing.assert_array_equal(output, 255 - item.colors)
 
 
-def test_sizes_that_are_computed_before_it_is_ready_are_padded_ones_and_part_of_a_tile() -> None:
-    *padded, part = [item.colors.shape for item in denoiser().blank_items()]
+def test_sizes_that_are_computed_before_it_is_ready_are_padded_ones_and_a_whole_tile() -> None:
+    *padded, tile = [item.colors.shape for item in denoiser().blank_items()]
     assert len(set(padded)) == 2
     assert all(side % 4 for shape in padded for side in shape[:2])
-    assert part == (16, 16, 1)
+    assert tile == (32, 32, 1)
 
 
 def test_image_of_too_many_pixels_is_refused_before_it_is_unpacked() -> None:
