@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 # Added to the niceness that the process was started with; Linux ends at 19.
-COMPUTE_NICE = 5
+COMPUTE_NICE = 1
 MAX_OPEN_FILES = 65536
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 _DEVICE = re.compile(r"nvidia(\d+)")
