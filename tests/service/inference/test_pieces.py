@@ -210,7 +210,7 @@ def test_warming_measures_the_seconds_of_a_pixel(model: Model, engine: SteppedEn
     engine.let(10_000)
     model.warm()
     assert costs_of(model).unit_s > 0
-    assert engine.sides[-1] == TILE // 2  # a quarter of a tile
+    assert engine.sides[-1] == TILE
 
 
 async def test_of_many_large_images_at_once_as_many_are_taken_as_are_done_in_time(
