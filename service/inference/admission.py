@@ -76,11 +76,6 @@ class Admission:
                 self._until_half_are_done_s(),
             )
 
-    @property
-    def has_room(self) -> bool:
-        """Whether one more item fits now."""
-        return self.reserved + self.waiting < self._room
-
     def check_time(self, cost_s: float, request: Waiting) -> None:
         """Raise Unavailable if an item would not be computed by its deadline.
 

@@ -108,11 +108,6 @@ class Model:
         """Raise Unavailable if that many more do not fit now, TooLarge if they never will."""
         self._admission.check_room(items)
 
-    @property
-    def has_room(self) -> bool:
-        """Whether one more item fits now: what `check_room` finds, without saying why."""
-        return self._admission.has_room
-
     async def infer(self, source: Source, options: Options, call: Call) -> Answer:
         """Answer one item; raises RequestError, Unavailable, DeadlinePassed or ClientGone."""
         # A decoded image takes more memory than one that waits for it.

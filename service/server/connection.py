@@ -105,15 +105,12 @@ class Connection(Framing):
         return None
 
     def _await_rest(self, count: int) -> None:
-        """A request that is not whole yet goes through ASGI, unless its model is full."""
+        """A request that is not whole yet goes through ASGI, unless it is refused."""
         if self._held is not None:
-            match, request, exchange = self._held
-            if self._dispatcher.has_room(match):
-                self._leave_fast_path()
-            else:
+            if self._is_refused(*self._held):
                 self._held = None
-                if not self._is_refused(match, request, exchange):
-                    self._begin_held(exchange.body)
+            else:
+                self._leave_fast_path()
         super()._await_rest(count)
 
     def _fail(self, error: VitrineError) -> None:
@@ -126,9 +123,6 @@ class Connection(Framing):
         """Pass what was held back to uvicorn."""
         assert self._held is not None
         body, self._held = self._held[2].body, None
-        self._begin_held(body)
-
-    def _begin_held(self, body: bytes) -> None:
         self._begin_cycle()
         if body:
             super().on_body(body)

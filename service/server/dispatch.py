@@ -78,13 +78,6 @@ class Dispatcher:
             registry.select(params["name"], params.get("version"), call).check_room(1)
         return match
 
-    def has_room(self, match: Match) -> bool:
-        """Whether the model that a path names takes another image now."""
-        name = match.params.get("name")
-        if name is None:
-            return True
-        return self._context.registry.find(name, match.params.get("version")).has_room
-
     def _find(self, request: Request) -> Match:
         request.call.protocol = "page"
         try:

@@ -99,7 +99,6 @@ def refuse(_: Admission, count: int) -> None:
 
 def fill(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave no place in any queue."""
-    monkeypatch.setattr(Admission, "has_room", property(lambda _: False))
     monkeypatch.setattr(Admission, "check_room", refuse)
 
 
