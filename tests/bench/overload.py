@@ -63,6 +63,11 @@ def watched(running: Running) -> Iterator[Watch]:
     """Ask every probe on a new connection, again and again, until the end of the block."""
     watch, ended = Watch(), threading.Event()
 
+    # A connection for each probe, as Kubernetes does; a client for each would load certificates.
+    client = httpx.Client(
+        base_url=running.url, timeout=5, limits=httpx.Limits(max_keepalive_connections=0)
+    )
+
     def ask() -> None:
         for turn in itertools.count():
             if ended.wait(PROBE_EVERY_S):
@@ -70,7 +75,7 @@ def watched(running: Running) -> Iterator[Watch]:
             for path in PROBES:
                 begun = time.perf_counter()
                 with contextlib.suppress(httpx.TransportError):
-                    watch.failures += httpx.get(running.url + path, timeout=5).status_code != 200
+                    watch.failures += client.get(path).status_code != httpx.codes.OK
                 watch.probes_s.setdefault(path, []).append(time.perf_counter() - begun)
             if turn % PROBES_A_LOOK == 0:
                 watch.memory_bytes.append(running.memory_bytes())
@@ -82,16 +87,17 @@ def watched(running: Running) -> Iterator[Watch]:
     finally:
         ended.set()
         thread.join()
+        client.close()
 
 
-def flood(running: Running, rate: float, seconds: float) -> Outcome:
-    """An open loop in a process of its own at low priority."""
+def flood(running: Running, rate: float, seconds: float, nice: int = NICE) -> Outcome:
+    """An open loop in a process of its own, by default at low priority."""
     with _processes().Pool(1) as pool:
-        return pool.apply(_flood, (running.system.name, running.ports, rate, seconds))
+        return pool.apply(_flood, (running.system.name, running.ports, rate, seconds, nice))
 
 
-def _flood(name: str, ports: list[int], rate: float, seconds: float) -> Outcome:
-    os.nice(NICE)
+def _flood(name: str, ports: list[int], rate: float, seconds: float, nice: int) -> Outcome:
+    os.nice(nice)
     with contextlib.closing(Generator(_asking(name, ports))) as generator:
         return generator.run(rate, seconds)
 
@@ -177,20 +183,26 @@ def refusal(seconds: float) -> list[list[str]]:
 
 
 def fairness(seconds: float) -> list[list[str]]:
-    """Another model beside a flood, compared with the same beside one closed-loop client."""
+    """Another model beside a flood, compared with the same beside one closed-loop client.
+
+    The client of the other model has the server's priority: at a lower one its latency would be the
+    time that it waits for a core itself.
+    """
     rows = [["beside clothing asked", "503", "p50", "p99"]]
     with started(HEAVY, cores()) as running:
         whole = capacity(running, HEAVY_CONNECTIONS, seconds / 4)
         beside = replace(running, system=LIGHT)
-        alone = flood(beside, BESIDE_RATE, seconds)
+        alone = flood(beside, BESIDE_RATE, seconds, nice=0)
         rows.append(["not at all", *_quality(alone)])
         with _processes().Pool(1) as pool:
             asking = pool.apply_async(_capacity, (HEAVY.name, running.ports, 1, seconds))
-            by_one = flood(beside, BESIDE_RATE, seconds)
+            by_one = flood(beside, BESIDE_RATE, seconds, nice=0)
             asking.get()
             rows.append(["by one client, closed loop", *_quality(by_one)])
-            flooding = pool.apply_async(_flood, (HEAVY.name, running.ports, 2 * whole, seconds))
-            flooded = flood(beside, BESIDE_RATE, seconds)
+            flooding = pool.apply_async(
+                _flood, (HEAVY.name, running.ports, 2 * whole, seconds, NICE)
+            )
+            flooded = flood(beside, BESIDE_RATE, seconds, nice=0)
             flooding.get()
             rows.append(["for 2 times the capacity", *_quality(flooded)])
     ratio = (flooded.percentile_ms(OK, 99) or 0.0) / (by_one.percentile_ms(OK, 99) or 1.0)
