@@ -54,7 +54,7 @@ class Decoder:
 
         Small items hold none. Raises RequestError, Unavailable, DeadlinePassed or ClientGone.
         """
-        if isinstance(source, Mapping):
+        if not isinstance(source, bytes) and isinstance(source, Mapping):  # of which bytes are none
             item = self._task.from_tensors(source, self._limits)
             if self._costs is not None:
                 place.expect(self._costs.of_item(item))
@@ -62,7 +62,8 @@ class Decoder:
         image, decode = self._opened(source)
         if self._costs is not None:
             place.expect(self._costs.of_image(image))
-        is_small = image.width * image.height <= INLINE_PIXELS
+        width, height = image.size
+        is_small = width * height <= INLINE_PIXELS
         # What an image of few pixels takes while it is unpacked is gone before another is.
         unpacking = 0
         if not is_small or image.format == "TIFF":

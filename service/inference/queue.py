@@ -124,6 +124,9 @@ class BatchQueue(Generic[Item, Result]):
 
     def _drain(self, loop: asyncio.AbstractEventLoop) -> None:
         """Compute one batch after the other until no item waits."""
+        if not self._line.length:
+            self._loop = None
+            return
         size, inline = self._plans[min(self._line.length, self.max_batch_size)]
         batch = self._take(size)
         if not batch:

@@ -84,11 +84,11 @@ def _open(data: bytes, file_format: str) -> Image.Image:
 
 def check_image(image: Image.Image, max_pixels: int) -> None:
     """Raise TooLarge for more pixels than that, UnsupportedImage for what is not read right."""
-    pixels = image.width * image.height
-    if pixels > max_pixels:
+    width, height = image.size
+    if width * height > max_pixels:
         raise TooLarge(
             f"expected an image of at most {max_pixels} pixels, "
-            f"got {image.width}x{image.height} = {pixels} pixels"
+            f"got {width}x{height} = {width * height} pixels"
         )
     name = misread(image)
     if name is None and image.mode not in _MODES:

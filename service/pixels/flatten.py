@@ -151,6 +151,8 @@ def _painted(
 
 def _turn(image: Image.Image) -> Image.Transpose | None:
     """What brings the image upright, by its EXIF data."""
+    if not image.info and image.format == "PNG":  # then there are none, and asking takes 5 us
+        return None
     return _TURNS.get(_orientation(image))
 
 

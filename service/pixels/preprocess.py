@@ -84,7 +84,8 @@ def _fashion_mnist(image: Image.Image, size: tuple[int, int], spec: FashionMnist
 
 
 def _corner_median(image: Image.Image) -> int:
-    right, bottom = image.width - 1, image.height - 1
+    width, height = image.size
+    right, bottom = width - 1, height - 1
     level = cast(Mapping[tuple[int, int], int], image.load())
     corners = sorted((level[0, 0], level[right, 0], level[0, bottom], level[right, bottom]))
     return (corners[1] + corners[2]) // 2
