@@ -72,7 +72,10 @@ class Decoder:
         held = None
         if unpacking + item_bytes > SMALL_BYTES:
             share = self._memory_of_small if is_inline else self._memory
-            held = await share.reserve(unpacking + item_bytes, "an image", call.is_gone)
+            held = await share.reserve(
+                unpacking + item_bytes, "an image", call.is_gone, place.check
+            )
+            place.has_memory()
         try:
             if is_inline:
                 item = decode(image, self._limits)

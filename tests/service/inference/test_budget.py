@@ -8,7 +8,7 @@ from random import Random
 
 import pytest
 
-from service.errors import ClientGone, TooLarge
+from service.errors import ClientGone, DeadlinePassed, TooLarge
 from service.inference.budget import PATIENCE_S, Budget, Reservation, Share
 from service.shared import Doubles, shared_doubles
 
@@ -125,6 +125,23 @@ async def test_client_that_leaves_stops_waiting(held: Doubles) -> None:
     with pytest.raises(ClientGone):
         await reserve(ours, 800, is_gone=lambda: True)
     assert list(held[:2]) == [900, 0]
+
+
+@pytest.mark.anyio
+async def test_one_for_whom_waiting_is_in_vain_leaves_the_line_to_the_next(held: Doubles) -> None:
+    ours = share(held)
+    before = await reserve(ours, 900)
+    hopeless = asyncio.create_task(ours.reserve(800, "an image", stays, give_up))
+    later = asyncio.create_task(reserve(ours, 800))
+    with pytest.raises(DeadlinePassed):
+        await asyncio.wait_for(hopeless, HANGS_S)
+    before.release()
+    (await later).release()
+    assert list(held[:2]) == [0, 0]
+
+
+def give_up() -> None:
+    raise DeadlinePassed("too late")
 
 
 @pytest.mark.anyio
