@@ -13,7 +13,7 @@ from service.inference.budget import PATIENCE_S, Budget, Reservation, Share
 from service.shared import Doubles, shared_doubles
 
 LIMIT = 1000
-HANGS_S = 60
+HANGS_S = 10
 NOW = 0.0
 
 
