@@ -26,7 +26,7 @@ class Admission:
         self.reserved = 0
         """Items that are being decoded."""
         self.undecoded_s = 0.0
-        """Predicted seconds of long items that wait for memory to be decoded."""
+        """Predicted seconds of long items that wait for memory, or are being decoded."""
         self._name = name
         self._timeout_s = timeout_s
         self.item_s = 0.0
@@ -96,8 +96,8 @@ class Admission:
     def check_time_again(self, cost_s: float, request: Waiting) -> None:
         """The same for a long item that waits for memory, by what was learned since it came.
 
-        Only what has its memory is before it for sure, and who has waited is not refused for what
-        may happen.
+        Only what is decoded is before it for sure, and who has waited is not refused for what may
+        happen.
         """
         ahead_s = self.work.ahead_s(cost_s) - self.undecoded_s * self.work.slowdown
         self._check_time(ahead_s, cost_s, request, share=1.0)
@@ -132,12 +132,12 @@ class Admission:
 class Place:
     """One place of a queue; a class, because a generator costs three times as much."""
 
-    __slots__ = ("_admission", "_cost_s", "_request", "_undecoded_s")
+    __slots__ = ("_admission", "_cost_s", "_request")
 
     def __init__(self, admission: Admission, request: Waiting) -> None:
         self._admission = admission
         self._request = request
-        self._cost_s = self._undecoded_s = 0.0
+        self._cost_s = 0.0
 
     def __enter__(self) -> Self:
         self._admission.reserved += 1
@@ -149,24 +149,19 @@ class Place:
         self._admission.work.add(cost_s)
         self._cost_s = cost_s
         if cost_s > SHORT_S:
-            self._undecoded_s = cost_s
             self._admission.undecoded_s += cost_s
 
     def check(self) -> None:
         """Raise Unavailable if the item, which waits for memory, would be too late by now."""
-        if self._undecoded_s:
+        if self._cost_s > SHORT_S:
             self._admission.check_time_again(self._cost_s, self._request)
-
-    def has_memory(self) -> None:
-        """The item waits no more: what comes after it has to wait for it."""
-        self._admission.undecoded_s -= self._undecoded_s
-        self._undecoded_s = 0.0
 
     def __exit__(self, *_: object) -> None:
         self._admission.reserved -= 1
         if self._cost_s:
-            self.has_memory()
             self._admission.work.done(self._cost_s, self._cost_s)
+            if self._cost_s > SHORT_S:
+                self._admission.undecoded_s -= self._cost_s
 
 
 def _whole_seconds(seconds: float) -> int:

@@ -75,7 +75,6 @@ class Decoder:
             held = await share.reserve(
                 unpacking + item_bytes, "an image", call.is_gone, place.check
             )
-            place.has_memory()
         try:
             if is_inline:
                 item = decode(image, self._limits)

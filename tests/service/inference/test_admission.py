@@ -104,9 +104,8 @@ def test_what_is_being_decoded_counts_until_it_is_done() -> None:
 
 def test_item_that_waits_for_memory_is_looked_at_again_by_what_was_learned() -> None:
     made = admission()
-    with made.place(within(30)) as first, made.place(Caller(13)) as second:
-        first.expect(4.0)
-        first.has_memory()
+    made.work.add(4.0)
+    with made.place(Caller(13)) as second:
         second.expect(4.0)
         with made.place(within(100)) as later:
             later.expect(4.0)
@@ -116,8 +115,6 @@ def test_item_that_waits_for_memory_is_looked_at_again_by_what_was_learned() -> 
             with pytest.raises(Unavailable, match=r"it would take 13\.6 s"):
                 second.check()
             later.check()
-        second.has_memory()
-        second.check()  # it is decoded: no longer looked at
     assert made.undecoded_s == 0
 
 
