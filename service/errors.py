@@ -109,9 +109,14 @@ class WrongMethod(RequestError):
 
 
 class TooSlow(RequestError):
-    """The headers of a request that do not arrive in time."""
+    """The headers of a request, or a body that holds memory, that do not arrive in time."""
 
     status = 408
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """Connection (RFC 9110, section 15.5.9)."""
+        return {"Connection": "close"}
 
 
 class TooLarge(RequestError):

@@ -25,6 +25,8 @@ class Admission:
         self.waiting = 0
         self.reserved = 0
         """Items that are being decoded."""
+        self.undecoded_s = 0.0
+        """Predicted seconds of long items that wait for memory, or are being decoded."""
         self._name = name
         self._timeout_s = timeout_s
         self.item_s = 0.0
@@ -58,6 +60,12 @@ class Admission:
         elif predicted_s > SHORT_S:
             self.work.learn(predicted_s, actual_s)
 
+    def computed_piece(self, cost_s: float, predicted_s: float, actual_s: float) -> None:
+        """A piece of an item of `cost_s` is done; so one item teaches as soon as it is begun."""
+        self.work.done(cost_s, predicted_s)
+        if cost_s > SHORT_S:
+            self.work.learn(predicted_s, actual_s)
+
     def _limit_room(self) -> None:
         """As many of the limit as are computed in the time that a request has."""
         each_s = self.item_s * self.work.slowdown
@@ -83,15 +91,27 @@ class Admission:
         """
         decoding_s = self.reserved * self.item_s * self.work.slowdown
         ahead_s = self.work.ahead_s(cost_s) + decoding_s
+        self._check_time(ahead_s, cost_s, request, COMPUTE_SHARE)
+
+    def check_time_again(self, cost_s: float, request: Waiting) -> None:
+        """The same for a long item that waits for memory, by what was learned since it came.
+
+        Only what is decoded is before it for sure, and who has waited is not refused for what may
+        happen.
+        """
+        ahead_s = self.work.ahead_s(cost_s) - self.undecoded_s * self.work.slowdown
+        self._check_time(ahead_s, cost_s, request, share=1.0)
+
+    def _check_time(self, ahead_s: float, cost_s: float, request: Waiting, share: float) -> None:
         if ahead_s <= _NOTHING_S:
             return
         takes_s = ahead_s + cost_s * self.work.slowdown
         has_s = request.deadline - time.perf_counter()
-        if takes_s > COMPUTE_SHARE * has_s:
+        if takes_s > share * has_s:
             raise Unavailable(
                 f"{self._name} is overloaded: expected an answer within {has_s:.3g} s, "
                 f"it would take {takes_s:.3g} s",
-                _whole_seconds(min(ahead_s, takes_s - COMPUTE_SHARE * has_s)),
+                _whole_seconds(min(ahead_s, takes_s - share * has_s)),
             )
 
     def place(self, request: Waiting) -> "Place":
@@ -128,11 +148,20 @@ class Place:
         self._admission.check_time(cost_s, self._request)
         self._admission.work.add(cost_s)
         self._cost_s = cost_s
+        if cost_s > SHORT_S:
+            self._admission.undecoded_s += cost_s
+
+    def check(self) -> None:
+        """Raise Unavailable if the item, which waits for memory, would be too late by now."""
+        if self._cost_s > SHORT_S:
+            self._admission.check_time_again(self._cost_s, self._request)
 
     def __exit__(self, *_: object) -> None:
         self._admission.reserved -= 1
         if self._cost_s:
             self._admission.work.done(self._cost_s, self._cost_s)
+            if self._cost_s > SHORT_S:
+                self._admission.undecoded_s -= self._cost_s
 
 
 def _whole_seconds(seconds: float) -> int:

@@ -87,10 +87,17 @@ class Share:
         """Half as much more, with a line of its own: for those who must not wait in this one."""
         return Share(self.budget, self._limit // 2)
 
-    async def reserve(self, count: int, what: str, is_gone: Callable[[], bool]) -> "Reservation":
+    async def reserve(
+        self,
+        count: int,
+        what: str,
+        is_gone: Callable[[], bool],
+        check: Callable[[], None] | None = None,
+    ) -> "Reservation":
         """Wait until `count` bytes fit; `what` is what takes them.
 
-        Raises TooLarge for what never fits, ClientGone where the client leaves meanwhile.
+        Raises TooLarge for what never fits, ClientGone where the client leaves meanwhile, and what
+        `check` raises where there is no use in waiting on.
         """
         if count > self.budget.limit:
             raise TooLarge(
@@ -98,17 +105,21 @@ class Share:
                 f"({self.budget.origin}), got one that takes {count} bytes"
             )
         if self._line or not self.take(count, time.monotonic()):
-            await self._wait(count, is_gone)
+            await self._wait(count, is_gone, check or _nothing)
         return Reservation(self, count)
 
-    async def _wait(self, count: int, is_gone: Callable[[], bool]) -> None:
+    async def _wait(
+        self, count: int, is_gone: Callable[[], bool], check: Callable[[], None]
+    ) -> None:
         since, is_impatient = time.monotonic(), False
         first = asyncio.get_running_loop().create_future()
         self._line.append(first)
         try:
             if self._line[0] is not first:
                 await first
+            check()
             while not self.take(count, since):
+                check()
                 if is_gone():
                     raise ClientGone("the client has closed its connection")
                 is_late = time.monotonic() > since + PATIENCE_S

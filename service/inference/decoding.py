@@ -73,7 +73,9 @@ class Decoder:
         held = None
         if unpacking + item_bytes > SMALL_BYTES:
             share = self._memory_of_small if is_inline else self._memory
-            held = await share.reserve(unpacking + item_bytes, "an image", call.is_gone)
+            held = await share.reserve(
+                unpacking + item_bytes, "an image", call.is_gone, place.check
+            )
         try:
             if is_inline:
                 item = decode(image, self._limits)

@@ -10,8 +10,11 @@ from service.tasks.task import Run
 class Unfinished:
     """What a piece gives that is not its item's last."""
 
+    __slots__ = ("share",)
 
-UNFINISHED = Unfinished()
+    def __init__(self, share: float) -> None:
+        """`share` is its part of the item's work."""
+        self.share = share
 
 
 class Job:
@@ -19,14 +22,14 @@ class Job:
 
     def __init__(self, task: PiecewiseTask[Any, Any], item: Any) -> None:
         self._pieces = task.pieces(item)
+        self._work = task.work(item)
         self._next: Tensors | None = None
 
     def advance(self, run: Run) -> Any:
-        """Compute one piece -> the item's output after the last, UNFINISHED before."""
+        """Compute one piece -> the item's output after the last, Unfinished before."""
         try:
-            if self._next is None:
-                self._next = next(self._pieces)
-            self._next = self._pieces.send(run(self._next))
+            piece = next(self._pieces) if self._next is None else self._next
+            self._next = self._pieces.send(run(piece))
         except StopIteration as end:
             return end.value
-        return UNFINISHED
+        return Unfinished(sum(array.size for array in piece.values()) / self._work)

@@ -12,7 +12,7 @@ from typing import Any, Generic, Protocol
 from service.errors import ClientGone, DeadlinePassed
 from service.inference.admission import Admission
 from service.inference.entry import Entry, Item, Result, Timed, Waiting
-from service.inference.job import UNFINISHED
+from service.inference.job import Unfinished
 from service.inference.line import Line
 from service.inference.plan import batch_seconds, plan
 from service.machine import yield_to_the_event_loop
@@ -43,7 +43,7 @@ class BatchQueue(Generic[Item, Result]):
     No timer delays an item. `compute` takes a batch and returns a result for each item in the same
     order. If it raises, the items are computed one by one, so that only the bad ones fail. It runs
     on the event loop where that was measured to be cheaper, else in a thread of its own. An item
-    whose result is UNFINISHED waits for its next turn, before which it may be dropped.
+    whose result is Unfinished waits for its next turn, before which it may be dropped.
     """
 
     def __init__(
@@ -163,11 +163,11 @@ class BatchQueue(Generic[Item, Result]):
     ) -> None:
         now = time.perf_counter()
         batch_s = now - started
-        if outcomes[0] is UNFINISHED:
-            self._put_back(batch[0], batch_s)
+        if outcomes[0].__class__ is Unfinished:
+            self._put_back(batch[0], outcomes[0], batch_s)
             return
-        predicted_s = self._batch_s[len(batch)] or batch[0].cost_s
-        self.admission.computed(len(batch), predicted_s, batch[0].predict_s + batch_s)
+        predicted_s = self._batch_s[len(batch)] or batch[0].left_s
+        self.admission.computed(len(batch), predicted_s, batch_s)
         self._batch_sizes.observe(len(batch))
         if batch[0].cost_s:  # of several items each costs the same
             self.admission.work.done(batch[0].cost_s, len(batch) * batch[0].left_s)
@@ -181,12 +181,12 @@ class BatchQueue(Generic[Item, Result]):
                 waited_s = now - entry.queued_at - predict_s
                 entry.answer.set_result(Timed(outcome, waited_s, predict_s, len(batch)))
 
-    def _put_back(self, entry: "Entry[Item, Result]", piece_s: float) -> None:
+    def _put_back(self, entry: "Entry[Item, Result]", piece: Unfinished, piece_s: float) -> None:
         """Let an item wait for its next turn."""
-        part_s = min(entry.left_s, piece_s / self.admission.work.slowdown)
+        part_s = min(entry.left_s, piece.share * entry.cost_s)
         entry.left_s -= part_s
         entry.predict_s += piece_s
-        self.admission.work.done(entry.cost_s, part_s)
+        self.admission.computed_piece(entry.cost_s, part_s, piece_s)
         self._line.put_back(entry)
 
     def _take(self, size: int) -> "list[Entry[Item, Result]]":

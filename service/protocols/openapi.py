@@ -12,7 +12,7 @@ from service.tasks import TASKS
 from service.tasks.task import JSON, Task
 
 VERSION = "3.0.2"
-_INFERENCE_ERRORS = (400, 404, 405, 413, 415, 503, 504)
+_INFERENCE_ERRORS = (400, 404, 405, 408, 413, 415, 503, 504)
 _REFERENCE = "#/components/schemas/{model}"
 _ERROR_REFERENCE: Json = {"$ref": _REFERENCE.format(model="Error")}
 _IMAGE: Json = {"type": "string", "format": "binary"}

@@ -13,6 +13,7 @@ from service.call import Call
 from service.errors import BadInput, ClientGone, TooLarge, Unavailable
 from service.inference.budget import SMALL_BYTES, Reservation, Share
 from service.protocols.content_coding import check_coding, decode
+from service.protocols.pace import Pace
 from service.protocols.tokens import Token
 
 _REQUEST_ID = re.compile(rb"[\x21-\x7e]{1,128}")
@@ -93,8 +94,8 @@ class Request:
     async def body(self, max_bytes: int) -> bytes:
         """The whole body, an image, decoded, once there is memory for it.
 
-        Raises TooLarge as soon as it exceeds `max_bytes`, Unavailable as `stream` does, BadInput or
-        UnsupportedCoding for a Content-Encoding that cannot be decoded.
+        Raises TooLarge as soon as it exceeds `max_bytes`, Unavailable and TooSlow as `stream` does,
+        BadInput or UnsupportedCoding for a Content-Encoding that cannot be decoded.
         """
         if b"content-encoding" in self.headers:
             decoded = bytearray()
@@ -126,8 +127,9 @@ class Request:
         """The body, decoded, piece by piece, once there is memory for it.
 
         Raises TooLarge as soon as it exceeds `max_bytes`, Unavailable where its size was not
-        declared and there is no memory for the rest, BadInput or UnsupportedCoding for a
-        Content-Encoding that cannot be decoded.
+        declared and there is no memory for the rest, TooSlow where it does not go on coming though
+        it holds memory, BadInput or UnsupportedCoding for a Content-Encoding that cannot be
+        decoded.
         """
         if b"content-encoding" in self.headers:
             return self._decoded(max_bytes)
@@ -168,13 +170,22 @@ class Request:
         """Wait for memory for a body of declared size before any of it is read."""
         if self.share_of_body is not None:
             size = min(declared, max_bytes)  # it is read no further
-            self._held = await self.share_of_body(size).reserve(size, "a body", self.call.is_gone)
+            share = self.share_of_body(size)
+            self._hold(await share.reserve(size, "a body", self.call.is_gone))
+
+    def _hold(self, memory: Reservation) -> None:
+        """From now on the rest of the body has to come quickly."""
+        self._held = memory
+        if self._watches:  # else it is there
+            self._receive = Pace(self._receive).receive
 
     def _grow(self, size: int) -> None:
         """Hold memory for so much of a body; one of undeclared size must not wait with its part."""
         if self.share_of_body is None or size <= SMALL_BYTES:
             return
-        self._held = self._held or Reservation(self.share_of_body(None), 0)
+        if self._held is None:
+            self._hold(Reservation(self.share_of_body(None), 0))
+        assert self._held is not None
         if size <= self._held.count:
             return
         budget = self._held.share.budget

@@ -31,6 +31,7 @@ MIN_READ_BYTES = 65_536
 # A client that has shut down its writing side may have gone: that shows only when it is written to.
 HALF_CLOSED_S = 0.2
 
+_CLOSE = (b"connection", b"close")
 _NOBODY: Scope = {"method": "", "path": "", "query_string": b"", "headers": []}
 
 
@@ -143,7 +144,7 @@ class Ending(HttpToolsProtocol):
             if not is_start or not self._is_arriving(cycle) or self._may_wait(message, cycle):
                 await send(message)
                 return
-            headers = [*message["headers"], (b"connection", b"close")]
+            headers = [*(each for each in message["headers"] if each != _CLOSE), _CLOSE]
             await send({**message, "headers": headers})
             cycle.keep_alive = True  # uvicorn would close at once
             self._ends = self._lingers = True

@@ -9,6 +9,7 @@ from service.errors import (
     RequestError,
     StartError,
     TooManyRequests,
+    TooSlow,
     Unauthorized,
     Unavailable,
     UnsupportedCoding,
@@ -100,9 +101,14 @@ def test_unsupported_coding_names_those_that_are() -> None:
     assert error.headers == {"Accept-Encoding": "gzip, identity"}
 
 
+def test_connection_ends_where_a_request_did_not_arrive_in_time() -> None:
+    assert TooSlow("so").headers == {"Connection": "close"}
+
+
 def test_no_other_error_sets_headers() -> None:
     special = (
-        Unauthorized, Forbidden, WrongMethod, UnsupportedCoding, TooManyRequests, Unavailable,
+        Unauthorized, Forbidden, WrongMethod, TooSlow, UnsupportedCoding, TooManyRequests,
+        Unavailable,
     )  # fmt: skip
     others = [error for error in ALL if error not in special]
     assert others

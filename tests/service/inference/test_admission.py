@@ -102,6 +102,22 @@ def test_what_is_being_decoded_counts_until_it_is_done() -> None:
     assert made.reserved == 0
 
 
+def test_item_that_waits_for_memory_is_looked_at_again_by_what_was_learned() -> None:
+    made = admission()
+    made.work.add(4.0)
+    with made.place(Caller(13)) as second:
+        second.expect(4.0)
+        with made.place(within(100)) as later:
+            later.expect(4.0)
+            made.work.slowdown = 1.6
+            second.check()  # what came after it is not before it
+            made.work.slowdown = 1.7
+            with pytest.raises(Unavailable, match=r"it would take 13\.6 s"):
+                second.check()
+            later.check()
+    assert made.undecoded_s == 0
+
+
 def test_items_of_one_size_that_are_being_decoded_count() -> None:
     made = admission(item_s=1.0)
     with made.place(Caller(30)), made.place(Caller(30)), made.place(Caller(30)):

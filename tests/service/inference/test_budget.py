@@ -8,12 +8,12 @@ from random import Random
 
 import pytest
 
-from service.errors import ClientGone, TooLarge
-from service.inference.budget import PATIENCE_S, Budget, Reservation, Share
+from service.errors import ClientGone, DeadlinePassed, TooLarge
+from service.inference.budget import PATIENCE_S, POLL_S, Budget, Reservation, Share
 from service.shared import Doubles, shared_doubles
 
 LIMIT = 1000
-HANGS_S = 60
+HANGS_S = 10
 NOW = 0.0
 
 
@@ -128,6 +128,23 @@ async def test_client_that_leaves_stops_waiting(held: Doubles) -> None:
 
 
 @pytest.mark.anyio
+async def test_one_for_whom_waiting_is_in_vain_leaves_the_line_to_the_next(held: Doubles) -> None:
+    ours = share(held)
+    before = await reserve(ours, 900)
+    hopeless = asyncio.create_task(ours.reserve(800, "an image", stays, give_up))
+    later = asyncio.create_task(reserve(ours, 800))
+    with pytest.raises(DeadlinePassed):
+        await asyncio.wait_for(hopeless, HANGS_S)
+    before.release()
+    (await later).release()
+    assert list(held[:2]) == [0, 0]
+
+
+def give_up() -> None:
+    raise DeadlinePassed("too late")
+
+
+@pytest.mark.anyio
 async def test_flood_on_one_model_leaves_memory_to_another(held: Doubles) -> None:
     one = share(held, limit=500)
     other = Share(one.budget, 500)
@@ -153,8 +170,9 @@ async def test_one_who_needs_most_of_the_budget_is_not_kept_out_for_ever(held: D
     await asyncio.sleep(2 * PATIENCE_S)
     some[0].release()
     next_one = asyncio.create_task(reserve(one, 300))  # it would fit, and then again the next
-    (await reserve(one, LIMIT // 100)).release()  # few bytes are let through
+    await asyncio.sleep(3 * POLL_S)
     assert not next_one.done()
+    (await reserve(Share(one.budget, LIMIT), LIMIT // 100)).release()  # few bytes are let through
     some[1].release()
     (await large).release()
     (await next_one).release()

@@ -31,7 +31,7 @@ LARGE = encode(gradient(SIDE, SIDE), "PNG")
 SMALL = encode(gradient(), "PNG")
 COST = decode_bytes(Image.new("RGB", (SIDE, SIDE)), MANIFEST.input) + 28 * 28 * 4
 CLOTHING = read_manifest(SHIPPED_MODELS / "clothing" / "1", TASKS)
-HANGS_S = 60
+HANGS_S = 10
 
 
 class HeldTask(Classification):

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from service.inference.job import UNFINISHED, Job
+from service.inference.job import Job, Unfinished
 from service.tasks.denoising import Denoising, Picture
 from tests.service.inference.test_pieces import TILE, denoiser_of, doubled
 
@@ -16,7 +16,9 @@ def test_each_advance_is_one_call_of_the_engine(task: Denoising, tiles: int) -> 
     image = np.full((8, TILE + (tiles - 1) * (TILE - 8), 1), 40, np.uint8)
     job = Job(task, Picture(image))
     for _ in range(tiles - 1):
-        assert job.advance(doubled) is UNFINISHED
+        piece = job.advance(doubled)
+        assert isinstance(piece, Unfinished)
+        assert piece.share == pytest.approx(1 / tiles)
     np.testing.assert_array_equal(job.advance(doubled), 2 * image)
 
 

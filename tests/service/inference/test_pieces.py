@@ -20,7 +20,7 @@ from service.inference.queue import GONE_CHECK_AFTER_S
 from service.pixels.preprocess import Floats
 from service.settings import Settings
 from service.tasks import TASKS
-from service.tasks.denoising import Denoising
+from service.tasks.denoising import Denoising, split
 from tests.conftest import SHIPPED_MODELS
 from tests.drawing import noise
 from tests.metrics import metrics_of
@@ -81,10 +81,14 @@ def engine() -> SteppedEngine:
 
 
 @pytest.fixture
-def model(engine: SteppedEngine) -> Iterator[Model]:
+def settings() -> Settings:
+    return Settings(workers=1)
+
+
+@pytest.fixture
+def model(engine: SteppedEngine, settings: Settings) -> Iterator[Model]:
     task = denoiser_of()
     artifact = Artifact(SHIPPED_MODELS / "denoiser" / "1", task.manifest)
-    settings = Settings(workers=1)
     memory = Memory(settings, None, 0).share_of_model()
     made = Model(artifact, task, engine, settings, metrics_of(task.manifest), memory=memory)
     yield made
@@ -237,3 +241,61 @@ async def settled(asking: "asyncio.Task[object]") -> BaseException | None:
     """The error of what is refused; None for what waits."""
     await asyncio.wait([asking], timeout=0.05)
     return asking.exception() if asking.done() else None
+
+
+async def test_first_tile_tells_how_slow_the_machine_is(
+    model: Model, engine: SteppedEngine
+) -> None:
+    costs_of(model).unit_s = 1e-5  # 0.01 s for a tile
+    asking = asked(model, LARGE)
+    await engine.is_computing()
+    await asyncio.sleep(0.05)
+    engine.let(1)
+    await engine.is_computing()
+    assert model._admission.work.slowdown > 1.5
+    engine.let(10_000)
+    await asyncio.wait_for(asking, HANGS_S)
+
+
+async def test_tile_of_a_small_image_tells_nothing(model: Model, engine: SteppedEngine) -> None:
+    costs_of(model).unit_s = 1e-6  # 0.07 s for the whole
+    asking = asked(model, LARGE)
+    await engine.is_computing()
+    await asyncio.sleep(0.05)
+    engine.let(10_000)
+    await asyncio.wait_for(asking, HANGS_S)
+    assert model._admission.work.slowdown == 1
+
+
+async def test_each_second_of_a_denoising_teaches_once(
+    model: Model, engine: SteppedEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    costs_of(model).unit_s = 1e-3  # 1 s for a tile: the last one teaches, too
+    taught: list[tuple[float, float]] = []
+    monkeypatch.setattr(model._admission.work, "learn", lambda *seconds: taught.append(seconds))
+    engine.let(10_000)
+    call = Call("test", timeout_s=HANGS_S)
+    await asked(model, LARGE, call)
+    assert len(taught) == len(engine.sides)
+    predicted, actual = map(sum, zip(*taught, strict=True))
+    assert predicted == pytest.approx(costs_of(model).of_item(split(LARGE)))
+    assert actual == pytest.approx(call.stages_s()["predict"])
+
+
+@pytest.mark.parametrize("settings", [Settings(workers=1, decode_memory_bytes=1_600_000)])
+async def test_image_that_waits_for_memory_is_refused_once_it_would_be_too_late(
+    model: Model, engine: SteppedEngine
+) -> None:
+    costs_of(model).unit_s = 1e-4  # 6.5 s for each of these
+    first = asked(model, LARGE)
+    await engine.is_computing()
+    waiting = [asked(model, LARGE) for _ in range(2)]
+    assert await settled(waiting[0]) is None
+    model._admission.work.slowdown = 3.0
+    for each in waiting:
+        with pytest.raises(Unavailable, match="it would take 39"):
+            await asyncio.wait_for(each, HANGS_S)
+    assert len(engine.sides) == 1
+    engine.let(10_000)
+    await asyncio.wait_for(first, HANGS_S)
+    assert model._admission.undecoded_s == 0

@@ -1,12 +1,13 @@
-"""The memory that a body takes: it is waited for before the body is read."""
+"""The memory that a body takes: it is waited for before the body is read, and is not kept idle."""
 
 import asyncio
 
 import pytest
 from starlette.types import Message
 
-from service.errors import TooLarge, Unavailable
+from service.errors import TooLarge, TooSlow, Unavailable
 from service.inference.memory import Memory
+from service.protocols import pace
 from service.protocols.request import Request
 from service.settings import Settings
 from tests.asgi import body_part, request
@@ -16,6 +17,8 @@ pytestmark = pytest.mark.anyio
 BUDGET = 4_000_000  # of which bodies have a quarter
 LIMIT = 1_000_000
 MAX = 10_000_000
+PERIOD_S = 0.1
+HANGS_S = 10
 
 
 def memory() -> Memory:
@@ -53,7 +56,7 @@ async def test_declared_body_is_not_read_before_there_is_memory_for_it() -> None
     assert not reading.done()
     assert held(ours) == 600_000
     first.release()
-    assert await asyncio.wait_for(reading, 60) == b"b" * 600_000
+    assert await asyncio.wait_for(reading, HANGS_S) == b"b" * 600_000
 
 
 async def test_form_is_held_like_an_image() -> None:
@@ -100,6 +103,94 @@ async def test_large_bodies_that_do_not_end_leave_memory_to_smaller_ones() -> No
     unfinished = [asked(ours, size=2_000_000) for _ in range(5)]
     reading = [asyncio.create_task(each.body(MAX)) for each in unfinished]
     await asyncio.sleep(0.02)
-    await asyncio.wait_for(asked(ours, body_part(b"a" * 900_000), size=900_000).body(MAX), 60)
+    await asyncio.wait_for(asked(ours, body_part(b"a" * 900_000), size=900_000).body(MAX), HANGS_S)
     for each in reading:
         each.cancel()
+
+
+@pytest.fixture
+def short_period(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pace, "PERIOD_S", PERIOD_S)
+
+
+def dribbling(asked: Request, every_s: float) -> Request:
+    """The same request, whose messages come one after the other, each so many seconds later."""
+    receive = asked._receive
+
+    async def later() -> Message:
+        await asyncio.sleep(every_s)
+        return await receive()
+
+    asked._receive = later
+    return asked
+
+
+async def whole_form(asked: Request) -> bytes:
+    return b"".join([part async for part in asked.stream(MAX)])
+
+
+STALLED = {
+    "nothing of it": ([], 400_000),
+    "a part": ([body_part(b"a" * 1000, more=True)], 400_000),
+    "all but its end": ([body_part(b"a" * 399_999, more=True)], 400_000),
+    "undeclared": ([body_part(b"a" * 70_000, more=True)], None),
+}
+
+
+@pytest.mark.usefixtures("short_period")
+@pytest.mark.parametrize(("parts", "size"), STALLED.values(), ids=STALLED)
+@pytest.mark.parametrize("is_form", [False, True])
+async def test_body_that_does_not_go_on_coming_gives_its_memory_back(
+    parts: list[Message], size: int | None, is_form: bool
+) -> None:
+    ours = memory()
+    stalled = asked(ours, *parts, size=size)
+    reading = whole_form(stalled) if is_form else stalled.body(MAX)
+    with pytest.raises(TooSlow, match=r"expected 65536 bytes of the body, or its end, in 0.1 s"):
+        await asyncio.wait_for(reading, HANGS_S)
+    assert held(ours) > 0
+    stalled.release()
+    assert held(ours) == 0
+
+
+@pytest.mark.usefixtures("short_period")
+async def test_body_that_dribbles_in_is_as_slow_as_one_that_stops() -> None:
+    parts = [body_part(b"a" * 1000, more=True)] * 1000
+    slow = dribbling(asked(memory(), *parts, size=900_000), PERIOD_S / 5)
+    with pytest.raises(TooSlow, match=r"got \d000 bytes"):
+        await asyncio.wait_for(slow.body(MAX), HANGS_S)
+
+
+@pytest.mark.usefixtures("short_period")
+async def test_body_that_goes_on_coming_may_take_many_periods() -> None:
+    parts = [body_part(b"a" * pace.MIN_BYTES, more=True)] * 6 + [body_part(b"end")]
+    steady = dribbling(asked(memory(), *parts, size=400_000), PERIOD_S / 2)
+    assert len(await asyncio.wait_for(steady.body(MAX), HANGS_S)) == 6 * pace.MIN_BYTES + 3
+
+
+@pytest.mark.usefixtures("short_period")
+async def test_small_body_may_dribble_in() -> None:
+    parts = [body_part(b"a", more=True)] * 6 + [body_part(b"end")]
+    slow = dribbling(asked(memory(), *parts, size=9), PERIOD_S / 2)
+    assert await asyncio.wait_for(slow.body(MAX), HANGS_S) == b"aaaaaaend"
+
+
+@pytest.mark.usefixtures("short_period")
+async def test_waiting_for_memory_is_no_slowness_of_the_client() -> None:
+    ours = memory()
+    first = asked(ours, body_part(b"a" * 600_000), size=600_000)
+    await first.body(MAX)
+    second = asked(ours, body_part(b"b" * 600_000), size=600_000)
+    reading = asyncio.create_task(second.body(MAX))
+    await asyncio.sleep(3 * PERIOD_S)
+    first.release()
+    assert len(await asyncio.wait_for(reading, HANGS_S)) == 600_000
+
+
+@pytest.mark.usefixtures("short_period")
+async def test_client_may_wait_for_its_answer_as_long_as_it_likes() -> None:
+    whole = asked(memory(), body_part(b"a" * 400_000), size=400_000)
+    await whole.body(MAX)
+    await asyncio.sleep(2 * PERIOD_S)
+    assert not whole.call.is_gone()
+    whole.close()

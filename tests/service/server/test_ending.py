@@ -14,6 +14,7 @@ import uvloop
 from service.errors import Unavailable
 from service.inference.admission import Admission
 from service.inference.model import Model
+from service.protocols import pace
 from service.server import ending, linger
 from service.server.app import App
 from service.settings import Settings
@@ -152,6 +153,25 @@ def test_body_that_dribbles_in_is_504(run: Run, wire: Wire, target: str, is_chun
             (came,) = await read_all(ours)
             assert came.status == 504
             assert came.headers[b"connection"] == b"close"
+
+    run(main())
+
+
+@PATHS
+@pytest.mark.parametrize("pieces", [0, 10_000], ids=["stops", "dribbles"])
+def test_long_body_that_stops_or_dribbles_is_408(
+    run: Run, wire: Wire, target: str, pieces: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pace, "PERIOD_S", TIMEOUT_S)
+
+    async def main() -> None:
+        async with client(wire) as ours, asyncio.TaskGroup() as group:
+            await send(ours, head(TOKEN, f"Content-Length: {LONG}", target=target) + bytes(1000))
+            group.create_task(dribble(ours, itertools.repeat(bytes(1000), pieces)))
+            (came,) = await read_all(ours)
+            assert (came.status, came.headers[b"connection"]) == (408, b"close")
+            assert "expected 65536 bytes of the body" in came.json["error"]
+            assert wire.app.memory.share_of_body(LONG).budget.used() == 0
 
     run(main())
 

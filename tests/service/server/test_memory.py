@@ -10,19 +10,18 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import httpx
 import psutil
 import pytest
 from PIL import Image
 
+from tests.bench.memory import at_once, posted, unfinished
 from tests.drawing import encode, gradient, noise
 from tests.exposition import parsed, value
 from tests.server import Server, come_true, serve
 
 MIB = 2**20
-HANGS_S = 90
 TILE = 512  # the most pixels that the denoiser's engine gets at once, along a side
-ANSWERS = {200, 413, 503, 504}
+ANSWERS = {200, 408, 413, 503, 504}
 USED = "vitrine_decode_memory_bytes"
 # Beside the budget: what of each connection has arrived before there is memory for it, buffers of
 # the engines, tiles, and one body for each worker that is put together from its parts.
@@ -86,50 +85,16 @@ class Peak:
             worker.rlimit(resource.RLIMIT_DATA, (limit, limit))
 
 
-async def posted(client: httpx.AsyncClient, model: str, image: bytes) -> int:
-    answer = await client.post(f"/v1/models/{model}:predict", content=image)
-    return answer.status_code
-
-
-async def unfinished(port: int, size: int) -> int:
-    """The status of the answer to a body that lacks its last byte."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    head = (
-        f"POST /v1/models/fashion-mnist:predict HTTP/1.1\r\nHost: x\r\nContent-Length: {size}\r\n"
-    )
-    writer.write(head.encode() + b"\r\n")
-    sending = asyncio.create_task(send(writer, size - 1))
-    try:
-        return int((await reader.readline()).split()[1])
-    finally:
-        sending.cancel()
-        writer.transport.abort()
-
-
-async def send(writer: asyncio.StreamWriter, size: int) -> None:
-    piece = b"\x89" * 100_000
-    with contextlib.suppress(ConnectionError):
-        for start in range(0, size, len(piece)):
-            writer.write(piece[: size - start])
-            await writer.drain()
-
-
 async def load(server: Server, mix: Mix) -> Counter[int]:
     """Everything at once; how often each status came."""
     png = encode(Image.new("RGBA", (mix.png_side, mix.png_side), (200, 30, 90, 120)), "PNG")
     jpeg = encode(gradient(mix.jpeg_side, mix.jpeg_side), "JPEG", quality=50)
     port = int(server.url.rpartition(":")[2])
-    limits = httpx.Limits(max_connections=None)
-    async with (
-        httpx.AsyncClient(base_url=server.url, timeout=HANGS_S, limits=limits) as client,
-        asyncio.timeout(HANGS_S),
-    ):
-        statuses = await asyncio.gather(
-            *(unfinished(port, mix.body_bytes) for _ in range(mix.bodies)),
-            *(posted(client, "fashion-mnist", png) for _ in range(mix.pngs)),
-            *(posted(client, "denoiser", jpeg) for _ in range(mix.jpegs)),
-        )
-    return Counter(statuses)
+    return await at_once(
+        *(unfinished(port, mix.body_bytes) for _ in range(mix.bodies)),
+        *(posted(server.url, "fashion-mnist", png) for _ in range(mix.pngs)),
+        *(posted(server.url, "denoiser", jpeg) for _ in range(mix.jpegs)),
+    )
 
 
 @pytest.mark.slow
