@@ -1,7 +1,10 @@
 """Numbers that processes share."""
 
+import fcntl
 import os
 import resource
+import struct
+import time
 from pathlib import Path
 
 import pytest
@@ -32,19 +35,21 @@ def test_a_folder_that_is_missing_is_an_error(tmp_path: Path) -> None:
         shared_doubles(tmp_path / "missing", "numbers", 1)
 
 
-def test_processes_that_name_keys_at_once_agree_on_their_doubles(tmp_path: Path) -> None:
-    keys = [os.urandom(32) for _ in range(300)]
-    children = []
-    for turn in range(4):
-        children.append(os.fork())
-        if children[-1] == 0:
-            for key, double in keyed_doubles(tmp_path / "keyed", keys[turn * 60 :]).items():
-                double[0] = keys.index(key) + 1.0
+def test_process_waits_while_another_adds_its_keys(tmp_path: Path) -> None:
+    file = tmp_path / "keyed"
+    with file.open("wb") as records:
+        fcntl.flock(records, fcntl.LOCK_EX)
+        child = os.fork()
+        if child == 0:
+            keyed_doubles(file, [TWO])[TWO][0] = 2.5
             os._exit(0)
-    assert [os.waitpid(child, 0)[1] for child in children] == [0, 0, 0, 0]
-    found = keyed_doubles(tmp_path / "keyed", keys)
-    assert [double[0] for double in found.values()] == [place + 1.0 for place in range(300)]
-    assert (tmp_path / "keyed").stat().st_size == 300 * 40
+        time.sleep(0.1)  # in which it would have written where this process does
+        records.write(ONE + struct.pack("d", 1.5))
+        records.flush()
+        fcntl.flock(records, fcntl.LOCK_UN)
+    assert os.waitpid(child, 0)[1] == 0
+    found = keyed_doubles(file, [TWO, ONE])
+    assert [found[key][0] for key in (ONE, TWO)] == [1.5, 2.5]
 
 
 def test_record_that_a_full_disk_has_cut_is_an_error_and_written_anew(tmp_path: Path) -> None:
