@@ -1,10 +1,10 @@
 """Comparing plain text with TLS."""
 
-import os
 from dataclasses import replace
 from pathlib import Path
 
 from tests.bench.servers import started
+from tests.bench.systems import MODEL
 from tests.bench.tls import MEASURES, Cost, new_connections, systems, table
 
 
@@ -25,9 +25,7 @@ def test_server_with_either_key_is_asked_over_tls(tmp_path: Path) -> None:
     made = systems(tmp_path)
     assert made["plain"].trust is None
     for name in made.keys() - {"plain"}:
-        settings = {**made[name].settings, "models": "fashion-mnist-mlp"}
+        settings = {**made[name].settings, "models": MODEL}
         with started(replace(made[name], settings=settings), 1) as running:
             assert running.url.startswith("https://")
-            cost = new_connections(running, 0.1)
-        assert cost.rate > 1
-        assert 0 <= cost.cpu_ms < os.cpu_count() * 1e3
+            assert new_connections(running, 0.1).rate > 1
