@@ -25,7 +25,7 @@ serve: $(VENV)/.$(SERVING) ## Serve the models in models/: make serve HOST=127.0
 	@echo "Starting the service; Ctrl-C stops it"
 	@exec $(BIN)/python -m service --host $(HOST) --port $(PORT)
 
-test: $(VENV)/.test $(VENV)/.sign $(VENV)/.audit ## Run the tests, in two processes, but for the slow ones
+test: $(VENV)/.test ## Run the tests, in two processes, but for the slow ones
 	@$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow" $(ARGS)
 
 test-all: $(VENV)/.test $(VENV)/.sign $(VENV)/.audit ## Run all tests: image, Bento, faults, Prometheus, Locust, training, too; LONG=1 adds those of minutes

@@ -28,10 +28,15 @@ class Files:
         return {"tls_cert_file": self.certificate, "tls_key_file": self.key}
 
 
-def write_files(folder: Path, ca: trustme.CA, client_ca: trustme.CA | None = None) -> Files:
+def write_files(
+    folder: Path,
+    ca: trustme.CA,
+    client_ca: trustme.CA | None = None,
+    key_type: trustme.KeyType = trustme.KeyType.ECDSA,
+) -> Files:
     """A new certificate of the server by `ca`; may be called again to renew what a folder has."""
     files = Files(folder / "tls.crt", folder / "tls.key", folder / "ca.crt")
-    made = ca.issue_cert(HOST)
+    made = ca.issue_cert(HOST, key_type=key_type)
     files.certificate.write_bytes(b"".join(blob.bytes() for blob in made.cert_chain_pems))
     made.private_key_pem.write_to_path(str(files.key))
     (client_ca or ca).cert_pem.write_to_path(str(files.client_ca))

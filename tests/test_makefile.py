@@ -53,6 +53,8 @@ def test_help_lists_every_target_with_its_purpose() -> None:
         ("k8s-check", {"serve", "k8s"}),
         ("audit", {"audit"}),
         ("train", {"train"}),
+        ("test", {"test"}),
+        ("test-all", {"test", "sign", "audit"}),
         ("help", set()),
         ("clean", set()),
     ],

@@ -185,7 +185,7 @@ def metrics_operation(_: Context) -> Json:
     """GET /metrics."""
     return {
         "summary": "Metrics in Prometheus's text format.",
-        "responses": {"200": {"description": "OK", "content": {"text/plain": {"schema": _TEXT}}}},
+        "responses": _responses({"text/plain": {"schema": _TEXT}}, (503,)),
     }
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from service.errors import TooManyRequests
 from service.protocols.tokens import Token, Tokens
-from service.shared import Doubles, shared_doubles
+from service.shared import Doubles, keyed_doubles, shared_doubles
 
 BURST_S = 1.0
 """A token that was idle may send at once what it may send in this time, and at least one."""
@@ -34,17 +34,14 @@ class RateLimit:
         self._due: dict[bytes, Doubles] = {}
 
     def watch(self, tokens: Tokens) -> None:
-        """Make a place for each token; one that has a place keeps it. Raises OSError.
-
-        A place is a file that stays open: those of tokens that are not known any more are closed.
-        """
-        self._due = {token.digest: self._place(token) for token in tokens.known}
-
-    def _place(self, token: Token) -> Doubles:
-        if token.digest in self._due:
-            return self._due[token.digest]
-        name = f"rate-{token.digest.hex()}"  # the same in every worker
-        return shared_doubles(self._folder, name, 1)
+        """Make a place for each token; one that has a place keeps it. Raises OSError."""
+        digests = [token.digest for token in tokens.known]
+        if self._folder is not None:
+            self._due = keyed_doubles(self._folder / "rates", digests)
+        else:
+            self._due = {
+                digest: self._due.get(digest) or shared_doubles(None, "", 1) for digest in digests
+            }
 
     def take(self, token: Token, now_s: float) -> None:
         """Count one request at a time of time.monotonic; raises TooManyRequests."""

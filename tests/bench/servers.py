@@ -31,7 +31,7 @@ class Running:
     @property
     def url(self) -> str:
         """Of the first port."""
-        return f"http://{HOST}:{self.ports[0]}"
+        return f"{_scheme(self.system)}://{HOST}:{self.ports[0]}"
 
     def processes(self) -> list[psutil.Process]:
         """All of them, parents before their children."""
@@ -65,7 +65,11 @@ class Running:
         """Raise RuntimeError unless it answers a payload with success."""
         payload = self.system.payload
         answer = httpx.post(
-            self.url + payload.path, content=payload.body, headers=payload.headers, timeout=60
+            self.url + payload.path,
+            content=payload.body,
+            headers=payload.headers,
+            timeout=60,
+            verify=self.system.trust or True,
         )
         if answer.status_code != httpx.codes.OK:
             raise RuntimeError(f"{self.system.name}: expected 200, got {answer}: {answer.text}")
@@ -87,7 +91,7 @@ def started(system: System, workers: int, **settings: object) -> Iterator[Runnin
             until_ended.enter_context(_process(system, port, each, variables)) for port in ports
         ]
         for port, root in zip(ports, roots, strict=True):
-            _wait_until_ready(f"http://{HOST}:{port}{system.ready_path}", root)
+            _wait_until_ready(system, port, root)
         running = Running(system, ports, roots, time.perf_counter() - begun)
         running.check()
         yield running
@@ -110,9 +114,14 @@ def _process(
         _end(process)
 
 
-def _wait_until_ready(url: str, process: subprocess.Popen[bytes]) -> None:
+def _scheme(system: System) -> str:
+    return "https" if system.trust else "http"
+
+
+def _wait_until_ready(system: System, port: int, process: subprocess.Popen[bytes]) -> None:
     ends = time.perf_counter() + START_TIMEOUT_S
-    with httpx.Client() as client:
+    url = f"{_scheme(system)}://{HOST}:{port}{system.ready_path}"
+    with httpx.Client(verify=system.trust or True) as client:
         while time.perf_counter() < ends:
             if process.poll() is not None:
                 raise RuntimeError(f"{process.args!r} ended with {process.returncode}")

@@ -4,6 +4,7 @@ import json
 import os
 import platform
 import shutil
+import ssl
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
@@ -97,6 +98,8 @@ class System:
     """Whether it goes on after its processes were stopped; one that does not is left to idle."""
     settings: Mapping[str, object] = field(default_factory=dict)
     """Vitrine's, in lower case and without their prefix."""
+    trust: ssl.SSLContext | None = None
+    """What its clients accept, where it speaks TLS."""
     checkout: Path = CHECKOUT
     """Where it is started."""
 

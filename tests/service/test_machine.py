@@ -123,3 +123,29 @@ def test_limit_of_open_files_is_raised_to_what_the_system_allows(
     assert open_files_limit() == (
         MAX_OPEN_FILES if most == resource.RLIM_INFINITY else min(MAX_OPEN_FILES, most)
     )
+
+
+@pytest.mark.parametrize(
+    ("limit", "most", "raised"),
+    [
+        (1024, 4096, 4096),
+        (1024, 2 * MAX_OPEN_FILES, MAX_OPEN_FILES),
+        (1024, resource.RLIM_INFINITY, MAX_OPEN_FILES),
+        (2 * MAX_OPEN_FILES, 4 * MAX_OPEN_FILES, None),
+        (resource.RLIM_INFINITY, resource.RLIM_INFINITY, None),
+    ],
+)
+def test_limit_of_open_files_is_never_lowered_and_raised_no_further_than_needed(
+    monkeypatch: pytest.MonkeyPatch, limit: int, most: int, raised: int | None
+) -> None:
+    asked: list[tuple[int, int]] = []
+
+    def refused(_: int, limits: tuple[int, int]) -> None:
+        asked.append(limits)
+        raise ValueError("current limit exceeds maximum limit")  # as macOS does
+
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (limit, most))
+    monkeypatch.setattr(resource, "setrlimit", refused)
+    raise_open_files_limit()
+    assert asked == ([] if raised is None else [(raised, most)])
+    assert open_files_limit() == (MAX_OPEN_FILES if limit == resource.RLIM_INFINITY else limit)

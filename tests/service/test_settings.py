@@ -123,9 +123,19 @@ def test_setting_is_read_by_its_prefixed_name(name: str, text: str, value: objec
         ("VITRINE_QUEUE_LIMIT", "0"),
         ("VITRINE_MAX_BATCH_SIZE", "0"),
         ("VITRINE_MAX_IMAGE_BYTES", "10MB"),
+        ("VITRINE_MAX_IMAGE_BYTES", "0"),
         ("VITRINE_MAX_IMAGE_PIXELS", "0"),
+        ("VITRINE_DECODE_MEMORY_BYTES", "0"),
+        ("VITRINE_MAX_DENOISE_PIXELS", "0"),
+        ("VITRINE_MAX_IMAGES_PER_REQUEST", "0"),
+        ("VITRINE_MAX_REQUEST_BYTES", "0"),
         ("VITRINE_REQUEST_TIMEOUT_S", "0"),
+        ("VITRINE_REQUEST_TIMEOUT_S", "inf"),
         ("VITRINE_REQUEST_TIMEOUT_S", "30s"),
+        ("VITRINE_KEEP_ALIVE_S", "0"),
+        ("VITRINE_KEEP_ALIVE_S", "inf"),
+        ("VITRINE_HANG_TIMEOUT_S", "-1"),
+        ("VITRINE_HANG_TIMEOUT_S", "inf"),
         ("VITRINE_DRAIN_S", "-1"),
         ("VITRINE_DRAIN_S", "inf"),
         ("VITRINE_RATE_LIMIT_PER_S", "0"),
@@ -146,7 +156,8 @@ def test_setting_is_read_by_its_prefixed_name(name: str, text: str, value: objec
     ],
 )
 def test_unusable_value_is_named_and_shown(name: str, text: str) -> None:
-    message = refusal({name: text})
+    needed = {"VITRINE_API_TOKENS_FILE": "tokens"}  # by VITRINE_RATE_LIMIT_PER_S
+    message = refusal(needed | {name: text})
     assert message.startswith(f"{name}: ")
     assert message.endswith(f"got {text!r}")
 
@@ -226,6 +237,11 @@ def test_only_the_given_environment_is_read(monkeypatch: pytest.MonkeyPatch) -> 
 @pytest.mark.parametrize("name", ["VITRINE_PORT_3000", "VITRINE_SERVICE", "VITRINE_PORT_TCP"])
 def test_name_that_kubernetes_does_not_inject_is_an_unknown_setting(name: str) -> None:
     assert refusal({name: "1"}).startswith(f"unknown setting {name}: ")
+
+
+def test_setting_that_is_misspelt_in_code_is_an_error() -> None:
+    with pytest.raises(ValidationError, match="Extra inputs are not permitted"):
+        Settings.model_validate({"worker": 2})
 
 
 def test_settings_cannot_be_changed() -> None:

@@ -6,11 +6,13 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from service.errors import SettingsError
+from service.errors import BadInput, SettingsError
+from service.inference.registry import Registry
 from service.pixels.formats import FORMATS
 from service.server.app import App
 from service.settings import Settings
 from tests.asgi import in_process
+from tests.logs import kept_log
 from tests.server import CHECKOUT
 
 SAMPLE = (CHECKOUT / "models/fashion-mnist/1/sample.png").read_bytes()
@@ -158,6 +160,23 @@ def test_invalid_among_many(client: httpx.Client) -> None:
     first, second, third, fourth = answer.json()["predictions"]
     assert first == third
     assert list(second) == list(fourth) == ["error"]
+
+
+def test_error_among_many_tells_what_a_caller_may_know(
+    client: httpx.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def infer_each(*_: object) -> list[Exception]:
+        return [BadInput("expected an image"), ValueError("no such luck")]
+
+    monkeypatch.setattr(Registry, "infer_each", infer_each)
+    files = [("image", ("a", SAMPLE)), ("image", ("b", SAMPLE))]
+    with kept_log() as log:
+        answer = client.post(PREDICT, files=files, headers={"X-Request-ID": "unlucky"})
+    assert answer.json()["predictions"] == [
+        {"error": "expected an image"},
+        {"error": "unexpected error; the log has it under request id unlucky"},
+    ]
+    assert log.fields("unexpected error") == [{"request_id": "unlucky"}]
 
 
 def test_single_bad_part_is_a_plain_error(client: httpx.Client) -> None:

@@ -100,12 +100,23 @@ def test_document_tells_of_a_limited_rate(tmp_path: Path) -> None:
 
 def test_every_error_has_the_one_body(document: Json) -> None:
     error = document["components"]["schemas"]["Error"]
-    assert list(error["properties"]) == ["error"]
+    assert list(error["properties"]) == error["required"] == ["error"]
     for method, path, operation in operations(document):
         for status, response in operation["responses"].items():
             if status != "200":
                 schema = response["content"]["application/json"]["schema"]
                 assert schema == {"$ref": "#/components/schemas/Error"}, (method, path)
+
+
+def test_operation_tells_the_errors_that_it_may_answer(document: Json) -> None:
+    inference = {route.path for route in ROUTES if route.is_inference}
+    for _, path, operation in operations(document):
+        errors = operation["responses"].keys() - {"200"}
+        if path in inference:
+            assert errors == {"400", "404", "405", "413", "415", "503", "504"}
+        elif path in {"/livez", "/healthz", "/readyz", "/metrics"}:
+            assert errors == {"503"}
+    assert inference
 
 
 def test_form_offers_the_models_of_its_task_and_its_default(document: Json) -> None:

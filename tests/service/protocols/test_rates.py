@@ -107,17 +107,40 @@ def test_folder_from_before_the_machine_was_started_locks_nobody_out(tmp_path: P
     assert taken(limit(2, tmp_path), 5, 10.0) == 2
 
 
-def test_tokens_that_are_not_known_any_more_hold_no_files_open(tmp_path: Path) -> None:
+def test_tokens_take_one_open_file_however_many_they_are(tmp_path: Path) -> None:
+    before = len(os.listdir("/proc/self/fd"))
+    rate = RateLimit(2, tmp_path)
+    for many in range(3):
+        rate.watch(Tokens([token(), *(token(f"{many}-{number}") for number in range(500))]))
+        assert len(os.listdir("/proc/self/fd")) == before + 1
+    assert [file.name for file in tmp_path.iterdir()] == ["rates"]
+
+
+def test_token_that_comes_back_has_its_count_and_one_that_is_gone_is_no_error(
+    tmp_path: Path,
+) -> None:
     rate = RateLimit(2, tmp_path)
     rate.watch(Tokens([token()]))
-    taken(rate, 5, NOW_S)
-    before = len(os.listdir("/proc/self/fd"))
-    for number in range(20):
-        rate.watch(Tokens([token(str(number))]))
-    assert len(os.listdir("/proc/self/fd")) == before
-    rate.take(token(), NOW_S)  # was let in before: no error
+    assert taken(rate, 5, NOW_S) == 2
+    rate.watch(Tokens([token("new")]))
+    rate.take(token(), NOW_S)  # was let in before
+    assert taken(rate, 5, NOW_S, "new") == 2
     rate.watch(Tokens([token()]))
     assert taken(rate, 5, NOW_S) == 0
+
+
+def test_workers_that_read_other_tokens_at_the_moment_agree_on_those_of_both(
+    tmp_path: Path,
+) -> None:
+    early, late = RateLimit(2, tmp_path), RateLimit(2, tmp_path)
+    late.watch(Tokens([token("gone"), token()]))
+    early.watch(Tokens([token("new"), token()]))
+    assert taken(early, 5, NOW_S, "new") == 2
+    assert taken(late, 5, NOW_S, "gone") == 2
+    assert taken(late, 1, NOW_S) == 1
+    assert taken(early, 5, NOW_S) == 1
+    late.watch(Tokens([token(), token("new")]))
+    assert taken(late, 5, NOW_S, "new") == 0
 
 
 def test_watching_that_fails_changes_nothing(tmp_path: Path) -> None:

@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from service.server.acceptor import FAILED_PAUSE_S, Acceptor
+from service.machine import open_files_limit
+from service.server.acceptor import FAILED_PAUSE_S, RESERVED_FILES, Acceptor
 from service.server.process import WorkerProcess, shared_counts
 from tests.logs import kept_log
 
@@ -98,6 +99,18 @@ def test_connection_is_held_while_every_channel_is_full(
                 lambda: worker.open_connections == min(fitted, 600 - fitted), listening
             )
         assert log.records == []
+
+
+def test_connections_beyond_what_a_worker_may_hold_wait(
+    listening: Listening, worker: WorkerProcess
+) -> None:
+    assert listening.acceptor.most_per_worker == max(1, open_files_limit() - RESERVED_FILES)
+    listening.acceptor.most_per_worker = 2
+    with closing(listening.connect(5)):
+        listening.step()
+        assert worker.open_connections == 2
+        with closing(worker.take_back()):
+            assert _comes_true(lambda: worker.open_connections == 2, listening)
 
 
 def test_connections_wait_while_no_file_descriptor_is_left(

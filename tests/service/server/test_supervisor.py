@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import re
+import resource
 import shlex
 import signal
 import socket
@@ -19,12 +20,23 @@ import httpx
 import psutil
 import pytest
 
+from service.machine import MAX_OPEN_FILES
 from tests.exposition import Series, parsed, value
-from tests.server import CHECKOUT, Server, come_true, command, environment, free_port, serve
+from tests.server import (
+    CHECKOUT,
+    Server,
+    come_true,
+    command,
+    environment,
+    free_port,
+    running,
+    serve,
+)
 from tests.service.protocols.test_native import PNG, SAMPLE
 
 MODEL = "fashion-mnist-mlp"
 PREDICT = f"/v1/models/{MODEL}:predict"
+FEW_FILES = 256
 PATIENCE_S = 30  # reached only where a test fails
 
 
@@ -96,8 +108,15 @@ def owner(server: Server, connection: socket.socket) -> int:
 
 @pytest.fixture(scope="module")
 def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A server of two workers, for tests that leave them alive and without connections."""
-    with serve(tmp_path_factory.mktemp("pair"), models=MODEL, workers=2) as server:
+    """A server of two workers, for tests that leave them alive and without connections.
+
+    It may open few files, unless it asks for more.
+    """
+
+    def start(port: int) -> list[str]:
+        return ["sh", "-c", f"ulimit -S -n {FEW_FILES}; exec {shlex.join(command(port))}"]
+
+    with running(start, tmp_path_factory.mktemp("pair"), models=MODEL, workers=2) as server:
         yield server
 
 
@@ -105,6 +124,15 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 def idle_pair(pair: Server) -> Server:
     assert come_true(lambda: set(held_connections(pair).values()) == {0})
     return pair
+
+
+def test_workers_may_open_as_many_files_as_the_system_allows(pair: Server) -> None:
+    for pid in (pair.process.pid, *workers(pair)):
+        limit, most = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+        assert limit == (
+            MAX_OPEN_FILES if most == resource.RLIM_INFINITY else min(MAX_OPEN_FILES, most)
+        )
+        assert limit > FEW_FILES
 
 
 def test_connections_are_spread_evenly(idle_pair: Server) -> None:
