@@ -9,8 +9,6 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-# Added to the niceness that the process was started with; Linux ends at 19.
-COMPUTE_NICE = 1
 MAX_OPEN_FILES = 65536
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 _DEVICE = re.compile(r"nvidia(\d+)")
@@ -34,16 +32,6 @@ def cpu_quota() -> float:
 def cpu_limit() -> int:
     """Whole CPUs that this process may use, at least one."""
     return max(1, int(cpu_quota()))
-
-
-def yield_to_the_event_loop() -> None:
-    """Lower the priority of this thread: the event loop's, which all requests share, goes first.
-
-    Linux alone has priorities by thread: there `nice` is of the thread that calls it.
-    """
-    if sys.platform == "linux":
-        with contextlib.suppress(OSError):  # a sandbox may forbid it, and serving goes on without
-            os.nice(COMPUTE_NICE)
 
 
 def memory_limit_bytes(

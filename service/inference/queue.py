@@ -15,7 +15,6 @@ from service.inference.entry import Entry, Item, Result, Timed, Waiting
 from service.inference.job import Unfinished
 from service.inference.line import Line
 from service.inference.plan import batch_seconds, plan
-from service.machine import yield_to_the_event_loop
 
 # Whether the client is still connected is checked only for items that waited longer than this.
 GONE_CHECK_AFTER_S = 0.001
@@ -63,7 +62,7 @@ class BatchQueue(Generic[Item, Result]):
         self._depth = depth
         self._batch_sizes = batch_sizes
         self._line: Line[Entry[Item, Result]] = Line()
-        self._thread = ThreadPoolExecutor(1, f"engine-{name}", yield_to_the_event_loop)
+        self._thread = ThreadPoolExecutor(1, f"engine-{name}")
         self._loop: asyncio.AbstractEventLoop | None = None
         """The event loop that computes batches until no item waits; None while none waits."""
         self._computing: Future[Sequence[Result | Exception]] | None = None

@@ -16,7 +16,6 @@ from service.engines.gpus import take_gpu
 from service.errors import SettingsError
 from service.inference.memory import Memory
 from service.inference.registry import load_registry
-from service.machine import yield_to_the_event_loop
 from service.protocols import catalog, health, native, pages
 from service.protocols.rates import RateLimit
 from service.protocols.route import Context, Route
@@ -149,5 +148,5 @@ def freeze_loaded_objects() -> None:
 
 def limit_decode_threads() -> None:
     """Give the running event loop DECODE_THREADS threads; engines have their own."""
-    executor = ThreadPoolExecutor(DECODE_THREADS, "decode", yield_to_the_event_loop)
+    executor = ThreadPoolExecutor(DECODE_THREADS, "decode")
     asyncio.get_running_loop().set_default_executor(executor)

@@ -1,26 +1,17 @@
-import errno
-import os
 import resource
-import subprocess
-import sys
-import threading
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from service.machine import (
-    COMPUTE_NICE,
     MAX_OPEN_FILES,
     decode_memory_bytes,
     may_have_gpu,
     memory_limit_bytes,
     open_files_limit,
     raise_open_files_limit,
-    yield_to_the_event_loop,
 )
-from tests.server import CHECKOUT
 
 
 @pytest.mark.parametrize("name", ["nvidia0", "nvidiactl", "nvhost-gpu", "dxg", "kfd", "accel0"])
@@ -73,36 +64,6 @@ def test_memory_limit_is_the_cgroup_s(
 def test_memory_to_decode_in_is_a_third_of_the_limit_and_at_most_512_mib() -> None:
     assert decode_memory_bytes(300_000_000) == 100_000_000
     assert decode_memory_bytes(10**12) == decode_memory_bytes(None) == 512 * 2**20
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has priorities by thread")
-def test_a_thread_that_computes_gives_way_to_the_event_loop() -> None:
-    def niceness() -> int:
-        return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
-
-    with ThreadPoolExecutor(1, initializer=yield_to_the_event_loop) as computing:
-        assert computing.submit(niceness).result() == min(19, niceness() + COMPUTE_NICE)
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has priorities by thread")
-def test_server_that_is_started_with_nice_computes_with_less_priority_still() -> None:
-    look = (
-        "from service.machine import yield_to_the_event_loop as lower; lower(); "
-        "import os; print(os.getpriority(os.PRIO_PROCESS, 0))"
-    )
-    started = ["nice", "-n", "19", sys.executable, "-c", look]
-    assert subprocess.run(started, cwd=CHECKOUT, capture_output=True, check=True).stdout == b"19\n"
-
-
-def test_sandbox_that_forbids_priorities_does_not_stop_serving(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    def forbidden(_: int) -> int:
-        raise PermissionError(errno.EPERM, "Operation not permitted")
-
-    monkeypatch.setattr(os, "nice", forbidden)
-    with ThreadPoolExecutor(1, initializer=yield_to_the_event_loop) as computing:
-        assert computing.submit(int).result() == 0
 
 
 @pytest.fixture

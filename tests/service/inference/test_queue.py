@@ -1,7 +1,5 @@
 import asyncio
 import math
-import os
-import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
@@ -17,7 +15,6 @@ from service.errors import ClientGone, DeadlinePassed, TooLarge, Unavailable
 from service.inference.entry import Timed, Waiting
 from service.inference.plan import HANDOVER_S
 from service.inference.queue import GONE_CHECK_AFTER_S, BatchQueue
-from service.machine import COMPUTE_NICE
 
 pytestmark = pytest.mark.anyio
 
@@ -282,16 +279,6 @@ async def test_engine_runs_in_one_thread_of_its_own() -> None:
     with queue_before(names_of_threads(names), max_batch_size=1) as queue:
         await results(await submitted(queue, *range(20)))
     assert names == {"engine-numbers_0"}
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has priorities by thread")
-async def test_engine_s_thread_gives_way_to_the_event_loop() -> None:
-    def niceness(items: Sequence[int]) -> list[int]:
-        return [os.getpriority(os.PRIO_PROCESS, threading.get_native_id()) for _ in items]
-
-    with queue_before(niceness) as queue:
-        (computing,) = await results(await submitted(queue, 1))
-    assert computing == min(19, niceness([1])[0] + COMPUTE_NICE)
 
 
 async def test_short_batches_run_on_the_event_loop() -> None:
