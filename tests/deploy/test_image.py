@@ -1,6 +1,5 @@
 """`make image-check`: the image for CPUs, built for real and asked."""
 
-import os
 import re
 import stat
 import subprocess
@@ -23,15 +22,11 @@ from tests.deploy.image import (
     BASE,
     Built,
     Container,
-    buildah,
     built_image,
-    make_base,
-    pip_arguments,
     serving,
     size_mb,
 )
 from tests.drawing import encode, gradient
-from tests.programs import program
 from tests.server import CHECKOUT, free_port
 
 pytestmark = pytest.mark.slow
@@ -41,26 +36,6 @@ REVISION = "0123456789abcdef"
 MAX_MB = 350  # of all layers, unpacked, the base's among them, without the models
 COMPILERS = {"as", "c++", "c89", "c99", "cc", "clang", "g++", "gcc", "ld", "make", "strip", "tcc"}
 UNCHECKED_HASH = (1).to_bytes(4, "little")  # PEP 552's flags of a .pyc
-
-
-@pytest.fixture(scope="module")
-def base() -> Iterator[str]:
-    """The base image: made once, then found in the storage."""
-    for name in ("buildah", "debootstrap", "unshare", "nsenter"):
-        program(name)
-    if os.geteuid() != 0:
-        give_up = pytest.fail if os.environ.get("CI") else pytest.skip
-        give_up("debootstrap and the isolation need root")
-    buildah("rm", "--all")  # what a run that was cut off has left
-    if BASE not in buildah("images", "--format", "{{.Name}}:{{.Tag}}").split():
-        make_base()
-    yield BASE
-    buildah("rmi", "--prune")  # layers that no tag holds any more
-
-
-@pytest.fixture(scope="module")
-def pip(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    return pip_arguments(tmp_path_factory.mktemp("pip"))
 
 
 @pytest.fixture(scope="module")
