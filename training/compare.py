@@ -163,7 +163,9 @@ def draw(runs: Runs, asked: Comparison) -> str:
         values = [str(getattr(setting, knob) or "none") for setting in settings]
         accuracy = np.array([[result["accuracy"] for result in row] for row in complete])
         seconds = np.array([[result["seconds"] for result in row] for row in complete])
-        plot_comparison(title, values, accuracy, seconds, asked.out / f"{knob}.png")
+        plot_comparison(
+            title, values, accuracy, seconds, asked.out / f"{title.replace(' ', '-')}.png"
+        )
         for setting, value, row, took in zip(settings, values, accuracy, seconds, strict=True):
             base = " (base)" if setting == asked.base else ""
             lines.append(f"| {title} | {value}{base} | {spread(row)} | {took.mean():.1f} |")

@@ -20,8 +20,8 @@ finished is not repeated, so the same command goes on after an interruption."""
 class Setting:
     """How a network is trained. Each field is a knob; its default is what the others keep."""
 
-    epochs: int = 20
-    batch_size: int = 128
+    epochs: int = 10
+    batch_size: int = 32
     dropout: float = 0.0
     """Share of the numbers after each hidden dense layer that are set to zero."""
     early_stopping: int | None = None
@@ -51,7 +51,7 @@ def settings_of(knob: str, base: Setting) -> list[Setting]:
             base.epochs,
             2 * base.epochs,
         ],
-        "batch_size": [32, 128, 512],
+        "batch_size": [16, 32, 128],
         "dropout": [0.0, 0.25, 0.5],
         "early_stopping": [None, 1, 3],
         "augmentation": ["none", "flips", "shifts", "flips and shifts"],
@@ -68,9 +68,11 @@ def read_comparison(arguments: list[str]) -> Comparison:
     """Read the command line of `compare`."""
     parser = argparse.ArgumentParser("python -m training compare", description=DESCRIPTION)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("--only", choices=KNOBS, help="one knob (default: all, in turn)")
     parser.add_argument(
-        "--images", type=at_least_one, default=5000, help="to train on (%(default)s)"
+        "--only", choices=[_option(knob) for knob in KNOBS], help="one knob (default: all)"
+    )
+    parser.add_argument(
+        "--images", type=at_least_one, default=3000, help="to train on (%(default)s)"
     )
     parser.add_argument(
         "--epochs",
@@ -88,9 +90,13 @@ def read_comparison(arguments: list[str]) -> Comparison:
     parsed = parser.parse_args(arguments)
     return Comparison(
         base=Setting(epochs=parsed.epochs),
-        knobs=(parsed.only,) if parsed.only else KNOBS,
+        knobs=tuple(knob for knob in KNOBS if parsed.only in (None, _option(knob))),
         images=parsed.images,
         seeds=parsed.seeds,
         out=parsed.out,
         data=parsed.data,
     )
+
+
+def _option(knob: str) -> str:
+    return knob.replace("_", "-")
