@@ -18,7 +18,7 @@ from training import fit
 from training.data import Split, hold_out
 from training.errors import DataError, TrainingError
 from training.fit import best_epoch, fit_classifier, seed_everything
-from training.knobs import KNOBS, Comparison, Setting, settings_of
+from training.knobs import KNOBS, Comparison, Setting, option_name, settings_of
 from training.plots import plot_comparison
 from training.recipes import fashion_mnist
 
@@ -163,9 +163,7 @@ def draw(runs: Runs, asked: Comparison) -> str:
         values = [str(getattr(setting, knob) or "none") for setting in settings]
         accuracy = np.array([[result["accuracy"] for result in row] for row in complete])
         seconds = np.array([[result["seconds"] for result in row] for row in complete])
-        plot_comparison(
-            title, values, accuracy, seconds, asked.out / f"{title.replace(' ', '-')}.png"
-        )
+        plot_comparison(title, values, accuracy, seconds, asked.out / f"{option_name(knob)}.png")
         for setting, value, row, took in zip(settings, values, accuracy, seconds, strict=True):
             base = " (base)" if setting == asked.base else ""
             lines.append(f"| {title} | {value}{base} | {spread(row)} | {took.mean():.1f} |")

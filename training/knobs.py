@@ -69,7 +69,7 @@ def read_comparison(arguments: list[str]) -> Comparison:
     parser = argparse.ArgumentParser("python -m training compare", description=DESCRIPTION)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument(
-        "--only", choices=[_option(knob) for knob in KNOBS], help="one knob (default: all)"
+        "--only", choices=[option_name(knob) for knob in KNOBS], help="one knob (default: all)"
     )
     parser.add_argument(
         "--images", type=at_least_one, default=3000, help="to train on (%(default)s)"
@@ -90,7 +90,7 @@ def read_comparison(arguments: list[str]) -> Comparison:
     parsed = parser.parse_args(arguments)
     return Comparison(
         base=Setting(epochs=parsed.epochs),
-        knobs=tuple(knob for knob in KNOBS if parsed.only in (None, _option(knob))),
+        knobs=tuple(knob for knob in KNOBS if parsed.only in (None, option_name(knob))),
         images=parsed.images,
         seeds=parsed.seeds,
         out=parsed.out,
@@ -98,5 +98,6 @@ def read_comparison(arguments: list[str]) -> Comparison:
     )
 
 
-def _option(knob: str) -> str:
+def option_name(knob: str) -> str:
+    """A knob as it is named on the command line, and in files."""
     return knob.replace("_", "-")
