@@ -18,7 +18,7 @@ from training import fit
 from training.data import Split, hold_out
 from training.errors import DataError, TrainingError
 from training.fit import best_epoch, fit_classifier, seed_everything
-from training.knobs import KNOBS, Comparison, Setting, option_name, settings_of
+from training.knobs import KNOBS, Comparison, Setting, option_name, settings_of, value_name
 from training.plots import plot_comparison
 from training.recipes import fashion_mnist
 
@@ -108,9 +108,8 @@ def augmentation(name: str) -> list[layers.Layer]:
     shifts = layers.RandomTranslation(
         MAX_SHIFT, MAX_SHIFT, fill_mode="constant", interpolation="nearest"
     )
-    return {"none": [], "flips": [flips], "shifts": [shifts], "flips and shifts": [flips, shifts]}[
-        name
-    ]
+    kinds = {"none": [], "flips": [flips], "shifts": [shifts], "flips and shifts": [flips, shifts]}
+    return kinds[name]
 
 
 # --- Keep
@@ -160,13 +159,12 @@ def draw(runs: Runs, asked: Comparison) -> str:
         if complete != found:
             continue
         title = knob.replace("_", " ")
-        values = [str(getattr(setting, knob) or "none") for setting in settings]
+        values = [value_name(setting, knob, asked.base) for setting in settings]
         accuracy = np.array([[result["accuracy"] for result in row] for row in complete])
         seconds = np.array([[result["seconds"] for result in row] for row in complete])
         plot_comparison(title, values, accuracy, seconds, asked.out / f"{option_name(knob)}.png")
-        for setting, value, row, took in zip(settings, values, accuracy, seconds, strict=True):
-            base = " (base)" if setting == asked.base else ""
-            lines.append(f"| {title} | {value}{base} | {spread(row)} | {took.mean():.1f} |")
+        for value, row, took in zip(values, accuracy, seconds, strict=True):
+            lines.append(f"| {title} | {value} | {spread(row)} | {took.mean():.1f} |")
     return "\n".join(lines) + "\n"
 
 

@@ -15,6 +15,8 @@ Each value is trained once with every seed. What is kept is the accuracy on 5,00
 the same for all; the test images stay untouched, since a comparison is a choice. A run that has
 finished is not repeated, so the same command goes on after an interruption."""
 
+BASE_MARK = " (base)"
+
 
 @dataclass(frozen=True)
 class Setting:
@@ -101,3 +103,9 @@ def read_comparison(arguments: list[str]) -> Comparison:
 def option_name(knob: str) -> str:
     """A knob as it is named on the command line, and in files."""
     return knob.replace("_", "-")
+
+
+def value_name(setting: Setting, knob: str, base: Setting) -> str:
+    """A knob's value, as tables show it."""
+    value = str(getattr(setting, knob) or "none")
+    return value + BASE_MARK if setting == base else value
