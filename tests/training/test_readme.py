@@ -1,7 +1,6 @@
 """training/README.md says what the code says."""
 
 import ast
-import re
 import types
 from collections.abc import Iterator
 from typing import Any, get_args, get_origin
@@ -14,7 +13,6 @@ from service.tasks.task import ImageTask, Task
 from tests.documents import code, rows, section
 from tests.server import CHECKOUT
 from training.declarations import read_declaration, recipe_files
-from training.knobs import BASE_MARK, read_comparison, settings_of, value_name
 from training.tasks.task import TrainingTask
 
 DOCUMENT = "training/README.md"
@@ -73,22 +71,6 @@ def test_options_table_shows_every_option() -> None:
     own = {name for file in recipe_files().values() for name in read_declaration(file).options}
     assert set(documented("Options")) >= SHARED_OPTIONS | own
     assert {name for name in documented("Options") if name.startswith("--")} == SHARED_OPTIONS | own
-
-
-def test_comparison_table_shows_every_value_of_every_knob() -> None:
-    asked = read_comparison([])
-    assert [row[:2] for row in rows(section(DOCUMENT, "Compare"))] == [
-        [knob.replace("_", " "), value_name(setting, knob, asked.base)]
-        for knob in asked.knobs
-        for setting in settings_of(knob, asked.base)
-    ]
-
-
-def test_comparison_table_shows_the_base_with_one_result() -> None:
-    table = list(rows(section(DOCUMENT, "Compare")))
-    results = {tuple(row[2:]) for row in table if row[1].endswith(BASE_MARK)}
-    assert len(results) == 1
-    assert all(re.fullmatch(r"0\.\d{4}( ± 0\.\d{4})?", row[2]) for row in table)
 
 
 def test_recipes_table_shows_every_recipe() -> None:
