@@ -47,7 +47,7 @@ MAX_WORDS, MAX_LINES = 1500, 160
 KINDS = {"sh", "json", "python", "js", "mermaid", "text"}
 # Why a shell block is not run, and what it has to contain for that.
 REASONS = {
-    "trains": r"^make train ARGS=",
+    "trains": r"^(make train ARGS=|\.venv/bin/python training/first_steps\.py)",
     "writes into models": r'^make train ARGS="upgrade ',
     "needs the extra sign": r"^\.venv/bin/python -m training sign ",
     "serves": r"^([A-Z_]+=\S+ )*make serve",
@@ -203,12 +203,15 @@ def test_block_that_is_not_run_says_why(block: Block) -> None:
 def test_recipe_takes_the_options_that_are_shown(block: Block) -> None:
     from training.__main__ import parse
     from training.declarations import recipe_files
+    from training.knobs import read_comparison
 
     for line in re.findall(r"^make train (ARGS=.*)$", block.text, re.MULTILINE):
         (arguments,) = shlex.split(line.partition("=")[2])
         name, *options = shlex.split(arguments)
         if name == "upgrade":
             assert all((CHECKOUT / folder / "manifest.json").exists() for folder in options)
+        elif name == "compare":
+            assert read_comparison(options).knobs
         else:
             assert parse(name, recipe_files()[name], options).recipe == name
 

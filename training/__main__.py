@@ -1,5 +1,6 @@
 """Train a model: `python -m training` lists the recipes, `python -m training RECIPE` runs one.
 
+`python -m training compare` changes one knob of training at a time, on Fashion-MNIST.
 `python -m training upgrade models/NAME/VERSION …` brings artifacts to the newest manifest schema;
 `python -m training sign models/NAME/VERSION … --key FILE` signs them, and `verify` checks that.
 """
@@ -16,6 +17,7 @@ from service.errors import StartError
 from training import recipes
 from training.declarations import read_declaration, read_help, recipe_files
 from training.errors import TrainingError
+from training.knobs import Comparison, read_comparison
 from training.lock import locked
 from training.options import Options, add_options, read_options
 from training.quiet import native_messages_to
@@ -35,6 +37,8 @@ def main(arguments: list[str]) -> int:
     if name in ("-h", "--help"):
         print(__doc__)
         return 0
+    if name == "compare":
+        return _compare(read_comparison(arguments[1:]))
     if name == "upgrade":
         return _upgrade([Path(folder) for folder in arguments[1:]])
     if name in ("sign", "verify"):
@@ -52,6 +56,24 @@ def main(arguments: list[str]) -> int:
         print("Interrupted. The same command resumes from the last epoch.", file=sys.stderr)
         return 130
     print(f"Wrote {folder}\nServe it: VITRINE_MODELS_DIR={options.out} make serve")
+    return 0
+
+
+def _compare(asked: Comparison) -> int:
+    try:
+        asked.out.mkdir(parents=True, exist_ok=True)
+        with locked(asked.out / "lock"), native_messages_to(asked.out / "log"):
+            # It imports TensorFlow.
+            from training.compare import compare
+
+            table = compare(asked)
+    except (TrainingError, FileExistsError, NotADirectoryError, PermissionError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("Interrupted. The same command goes on after the last finished run.", file=sys.stderr)
+        return 130
+    print(f"{table.read_text()}\nWrote {table}, and a picture for each knob beside it")
     return 0
 
 

@@ -1,4 +1,4 @@
-"""The figures of model cards: curves, confusion matrix, before and after."""
+"""Figures: curves, confusion matrix, before and after, comparison of settings."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -82,6 +82,30 @@ def plot_before_after(
             axis.set_yticks([])
     for axis, title in zip(axes[0], titles, strict=True):
         axis.set_title(title)
+    _save(figure, path)
+
+
+def plot_comparison(
+    knob: str, values: list[str], accuracy: np.ndarray, seconds: np.ndarray, path: Path
+) -> None:
+    """Accuracy and seconds (values, seeds) of a knob's values: each run, mean and deviation."""
+    figure, axes = plt.subplots(1, 2, figsize=(10, 4))
+    places = np.arange(len(values))
+    for axis, numbers, title in (
+        (axes[0], accuracy, "validation accuracy"),
+        (axes[1], seconds, "seconds a run"),
+    ):
+        runs = numbers.shape[1]
+        deviation = numbers.std(axis=1, ddof=1) if runs > 1 else None
+        axis.plot(np.repeat(places, runs), numbers.ravel(), ".", color="grey", label="one seed")
+        axis.errorbar(
+            places, numbers.mean(axis=1), deviation, fmt="o-", capsize=4, label="mean, deviation"
+        )
+        axis.set_xticks(places, values)
+        axis.set(xlabel=knob, title=title, xlim=(-0.5, len(values) - 0.5))
+        axis.grid(alpha=0.3)
+        axis.legend()
+    axes[1].set_ylim(bottom=0)
     _save(figure, path)
 
 

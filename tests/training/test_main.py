@@ -42,6 +42,8 @@ def test_listing_describes_a_recipe_by_its_first_line(capsys: pytest.CaptureFixt
         *([path.stem.replace("_", "-"), "--help"] for path in FILES),
         ["fashion-mnist", "--no-such-option"],
         ["transfer", "--size", "31"],
+        ["compare", "--help"],
+        ["compare", "--only", "weather"],
     ],
     ids=" ".join,
 )

@@ -12,7 +12,7 @@ pytest.importorskip("tensorflow", reason="training needs TensorFlow")
 pytest.importorskip("matplotlib", reason="plots need matplotlib")
 
 from training import plots
-from training.plots import plot_before_after, plot_confusion, plot_curves
+from training.plots import plot_before_after, plot_comparison, plot_confusion, plot_curves
 from training.samples import digit, trousers
 
 HISTORY = {
@@ -33,6 +33,16 @@ PLOTS: dict[str, tuple[Callable[[Path], None], tuple[int, int]]] = {
     "confusion without images": (
         lambda path: plot_confusion(np.zeros((3, 3), dtype=int), LABELS, path),
         (430, 430),
+    ),
+    "comparison": (
+        lambda path: plot_comparison(
+            "epochs", ["5", "10"], np.array([[0.7, 0.8], [0.8, 0.82]]), np.ones((2, 2)), path
+        ),
+        (1000, 400),
+    ),
+    "comparison of one seed": (
+        lambda path: plot_comparison("epochs", ["5"], np.array([[0.7]]), np.ones((1, 1)), path),
+        (1000, 400),
     ),
     "before and after": (
         lambda path: plot_before_after(

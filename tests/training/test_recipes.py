@@ -22,6 +22,8 @@ pytest.importorskip("keras", reason="recipes need Keras")
 pytest.importorskip("h5py", reason="the hand-signs recipe needs h5py")
 pytest.importorskip("skimage", reason="the denoiser recipe needs scikit-image")
 
+import keras
+
 from service.artifacts.files import find_artifacts
 from service.artifacts.manifest import Manifest, read_manifest
 from service.call import Call
@@ -34,9 +36,11 @@ from service.tasks import TASKS
 from service.tasks.classification import ClassificationSpec, ExpectedLabel
 from service.tasks.denoising import ExpectedImage
 from tests.metrics import metrics_of
+from tests.training import tiny
 from tests.training.drawn import write_fashion_mnist, write_mnist, write_signs
 from training import recipes
 from training.__main__ import main
+from training.data import Split
 from training.recipes import denoiser, fashion_mnist, hand_signs
 
 
@@ -244,6 +248,23 @@ def test_cnn_is_compared_with_its_siblings(trainer: Trainer) -> None:
         assert cnn.metrics[f"parameters/network {kind}"] == RUNS[name].parameters
         row = f"| {kind} | {RUNS[name].parameters:,} | {accuracy:.4f} |"
         assert row in (trainer.artifact("fashion-mnist") / "README.md").read_text()
+
+
+@pytest.mark.parametrize("kind", ["cnn", "dense", "mlp"])
+def test_networks_are_compared_on_the_same_augmentation(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found: list[Any] = []
+    monkeypatch.setattr(fashion_mnist, "fit_classifier", lambda *given, **_: found.extend(given))
+    images = np.full((200, 28, 28, 1), 2, np.float32)
+    images[:, 0] = black = np.float32(-0.8)  # as that of standardised images
+    split = Split(images, np.zeros(200, np.int64))
+    fashion_mnist.train(fashion_mnist.build(kind), split, split, 1, tiny.options(tmp_path))
+    network, layers, *_ = found
+    assert network.name == kind
+    assert [type(layer).__name__ for layer in layers] == ["RandomFlip", "RandomTranslation"]
+    moved = keras.Sequential([keras.Input((28, 28, 1)), *layers])(images, training=True)
+    assert set(np.unique(moved)) == {black, 2}
 
 
 def test_cnn_without_siblings_says_that_they_are_to_be_trained(tmp_path: Path) -> None:

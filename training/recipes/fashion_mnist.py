@@ -183,17 +183,20 @@ def build(kind: str) -> keras.Model:
     return keras.Model(inputs, layers.Dense(10, activation="softmax")(x), name=kind)
 
 
-def augmentation(kind: str) -> list[layers.Layer]:
-    """Flips and small shifts for the CNN: a garment stays recognisable.
+def augmentation(black: float) -> list[layers.Layer]:
+    """Flips and small shifts, for all networks: a garment stays recognisable.
 
-    Shifts are by whole pixels: interpolation would blur, and test images are not blurred.
+    Shifts are by whole pixels: interpolation would blur, and test images are not blurred. `black`
+    is what the margin is filled with; the MLP's is not 0, since its pixels are standardised.
     """
-    if kind != "cnn":
-        return []
     return [
         layers.RandomFlip("horizontal"),
         layers.RandomTranslation(
-            MAX_SHIFT, MAX_SHIFT, fill_mode="constant", interpolation="nearest"
+            MAX_SHIFT,
+            MAX_SHIFT,
+            fill_mode="constant",
+            fill_value=black,
+            interpolation="nearest",
         ),
     ]
 
@@ -205,7 +208,7 @@ def train(
     """Train on augmented images; the network keeps the best weights."""
     return fit_classifier(
         network,
-        augmentation(network.name),
+        augmentation(float(training.images.min())),
         training,
         validation,
         learning_rate=LEARNING_RATE,
