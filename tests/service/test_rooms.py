@@ -36,7 +36,7 @@ MODULES = {
     "part": "ground",
     "shared": "ground",
 }
-ENTRIES = {"service.__main__", "service.service", "training.__main__"}
+ENTRIES = {"service.__main__", "service.service", "training.__main__", "training.first_steps"}
 TRAINING_TAKES = {"artifacts", "pixels", "tasks", "engines", "errors"}
 ASGI = {"ASGIApp", "Message", "Receive", "Scope", "Send"}
 ASGI_ROOMS = {"server", "protocols"}
