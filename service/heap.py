@@ -27,8 +27,8 @@ def return_large_blocks() -> None:
 class Trimmer:
     """Gives back what was freed in small blocks, too: in the seconds after a load.
 
-    A trim takes less than a millisecond, but pages that are used again have to be made anew: under
-    a load that goes on there is one each half a minute.
+    A trim takes less than a millisecond, but pages that are used again have to be made anew: while
+    something is given back in each period there is one each half a minute.
     """
 
     def __init__(self) -> None:
@@ -54,7 +54,7 @@ class Trimmer:
             self._busy_periods += 1
         else:
             self._libc.malloc_trim(0)
-            self._busy_periods = 0
+            self._is_busy, self._busy_periods = False, 0
             self._left -= 1
         if self._left:
             loop.call_later(TRIM_PERIOD_S, self._tick, loop)

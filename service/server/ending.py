@@ -159,6 +159,7 @@ class Ending(HttpToolsProtocol):
         return (
             self._error is None
             and answer["status"] != DeadlinePassed.status
+            and _CLOSE not in answer["headers"]
             and not cycle.waiting_for_100_continue  # then no body may come at all
             and not is_long(dict(cycle.scope["headers"]))
         )

@@ -74,8 +74,10 @@ def watched(running: Running) -> Iterator[Watch]:
                 return
             for path in PROBES:
                 begun = time.perf_counter()
-                with contextlib.suppress(httpx.TransportError):
+                try:
                     watch.failures += client.get(path).status_code != httpx.codes.OK
+                except httpx.TransportError:
+                    watch.failures += 1
                 watch.probes_s.setdefault(path, []).append(time.perf_counter() - begun)
             if turn % PROBES_A_LOOK == 0:
                 watch.memory_bytes.append(running.memory_bytes())

@@ -59,3 +59,30 @@ def test_small_blocks_go_back_in_the_seconds_after_a_load() -> None:
     kept_mb = 2000 / 50 * 0.1
     assert grown_mb(SMALL + "asyncio.run(after_some_trims())\n") < kept_mb + 10
     assert grown_mb(SMALL) > 100  # by default they do not
+
+
+BUSY = """
+async def busy():
+    trims = []
+    trimmer = heap.Trimmer()
+    trimmer._libc = type("Counted", (), {"malloc_trim": lambda self, pad: trims.append(pad)})()
+    for period in range(PERIODS):
+        trimmer.start()
+        trimmer._tick(asyncio.get_running_loop())
+    print(len(trims))
+    trimmer._tick(asyncio.get_running_loop())
+    print(len(trims))
+asyncio.run(busy())
+"""
+
+
+@pytest.mark.parametrize(
+    ("periods", "during", "after"), [(1, 0, 1), (60, 0, 1), (61, 1, 2), (122, 2, 3)]
+)
+def test_load_that_goes_on_is_seldom_trimmed_and_its_end_soon(
+    periods: int, during: int, after: int
+) -> None:
+    program = FREED + BUSY.replace("PERIODS", str(periods))
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == [str(during), str(after)]
