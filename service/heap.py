@@ -15,8 +15,8 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of malloc.h
 def return_large_blocks() -> None:
     """Let blocks of 4 MiB and more go back to the system as soon as they are freed.
 
-    By default the limit rises to 32 MiB with what is freed. A lower one would cost requests with
-    photos time for pages that are made anew.
+    By default the limit rises to 32 MiB with what is freed. A lower one than 4 MiB slows requests
+    with photos: their pages are made anew each time.
     """
     libc = _glibc()
     if libc is not None:
