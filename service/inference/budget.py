@@ -117,9 +117,10 @@ class Share:
         try:
             if self._line[0] is not first:
                 await first
-            check()
-            while not self.take(count, since):
+            while True:
                 check()
+                if self.take(count, since):
+                    return
                 if is_gone():
                     raise ClientGone("the client has closed its connection")
                 is_late = time.monotonic() > since + PATIENCE_S

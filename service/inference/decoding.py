@@ -54,7 +54,8 @@ class Decoder:
 
         Small items hold none. Raises RequestError, Unavailable, DeadlinePassed or ClientGone.
         """
-        if not isinstance(source, bytes) and isinstance(source, Mapping):  # of which bytes are none
+        # Bytes first: a check for an abstract class is slow.
+        if not isinstance(source, bytes) and isinstance(source, Mapping):
             item = self._task.from_tensors(source, self._limits)
             if self._costs is not None:
                 place.expect(self._costs.of_item(item))

@@ -116,16 +116,18 @@ def decode(image: Image.Image, spec: Input) -> Floats:
 
 def draft_side(image: Image.Image, spec: Input) -> int | None:
     """The least side to which a JPEG may be scaled while it is decoded; None for no scaling."""
+    if not isinstance(image, JpegImageFile):
+        return None
     height, width, _ = spec.shape
     reserve = _RESERVE.get(spec.resize.method)
-    if not isinstance(image, JpegImageFile) or not reserve or height is None or width is None:
+    if not reserve or height is None or width is None:
         return None
     return reserve * max(height, width)  # for either orientation: EXIF is applied afterwards
 
 
 def _shrink(image: Image.Image, spec: Input) -> None:
     """Let libjpeg scale a JPEG down by 2, 4 or 8 while it decodes: fast, and in little memory."""
-    side = draft_side(image, spec) if isinstance(image, JpegImageFile) else None
+    side = draft_side(image, spec)
     if side is not None:
         image.draft(None, (side, side))
 
