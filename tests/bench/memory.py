@@ -6,7 +6,6 @@
 import argparse
 import asyncio
 import contextlib
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Coroutine, Iterator
@@ -20,6 +19,7 @@ from tests.bench.documents import fill, markdown
 from tests.bench.overload import DOCUMENT
 from tests.bench.servers import Running, started
 from tests.bench.systems import HOST, VITRINE, cores
+from tests.bench.watching import watching
 from tests.drawing import encode, gradient, noise
 
 MIB = 2**20
@@ -81,19 +81,9 @@ def warm_up(running: Running) -> None:
 @contextlib.contextmanager
 def watched(running: Running) -> Iterator[list[int]]:
     """Bytes of memory, looked at again and again until the end of the block."""
-    seen, ended = [running.memory_bytes()], threading.Event()
-
-    def look() -> None:
-        while not ended.wait(LOOK_EVERY_S):
-            seen.append(running.memory_bytes())
-
-    watcher = threading.Thread(target=look)
-    watcher.start()
-    try:
+    seen = [running.memory_bytes()]
+    with watching(lambda: seen.append(running.memory_bytes()), LOOK_EVERY_S):
         yield seen
-    finally:
-        ended.set()
-        watcher.join()
 
 
 async def at_once(*asking: Coroutine[Any, Any, int]) -> Counter[int]:

@@ -10,7 +10,6 @@ import itertools
 import multiprocessing
 import os
 import statistics
-import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
@@ -24,6 +23,7 @@ from tests.bench.open_loop import OK, OVERLOADED, Generator, Outcome
 from tests.bench.payloads import photo
 from tests.bench.servers import Running, started
 from tests.bench.systems import PHOTO, VITRINE, VITRINE_PHOTO, System, cores
+from tests.bench.watching import watching
 
 DOCUMENT = Path(__file__).resolve().parent.parent / "faults" / "README.md"
 HEAVY = replace(
@@ -61,35 +61,25 @@ class Watch:
 @contextlib.contextmanager
 def watched(running: Running) -> Iterator[Watch]:
     """Ask every probe on a new connection, again and again, until the end of the block."""
-    watch, ended = Watch(), threading.Event()
-
+    watch, turns = Watch(), itertools.count()
     # A connection for each probe, as Kubernetes does; a client for each would load certificates.
     client = httpx.Client(
         base_url=running.url, timeout=5, limits=httpx.Limits(max_keepalive_connections=0)
     )
 
     def ask() -> None:
-        for turn in itertools.count():
-            if ended.wait(PROBE_EVERY_S):
-                return
-            for path in PROBES:
-                begun = time.perf_counter()
-                try:
-                    watch.failures += client.get(path).status_code != httpx.codes.OK
-                except httpx.TransportError:
-                    watch.failures += 1
-                watch.probes_s.setdefault(path, []).append(time.perf_counter() - begun)
-            if turn % PROBES_A_LOOK == 0:
-                watch.memory_bytes.append(running.memory_bytes())
+        for path in PROBES:
+            begun = time.perf_counter()
+            try:
+                watch.failures += client.get(path).status_code != httpx.codes.OK
+            except httpx.TransportError:
+                watch.failures += 1
+            watch.probes_s.setdefault(path, []).append(time.perf_counter() - begun)
+        if next(turns) % PROBES_A_LOOK == 0:
+            watch.memory_bytes.append(running.memory_bytes())
 
-    thread = threading.Thread(target=ask)
-    thread.start()
-    try:
+    with client, watching(ask, PROBE_EVERY_S):
         yield watch
-    finally:
-        ended.set()
-        thread.join()
-        client.close()
 
 
 def flood(running: Running, rate: float, seconds: float, nice: int = NICE) -> Outcome:
